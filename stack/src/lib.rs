@@ -1,0 +1,7 @@
+//! What the stack is, and how a host is brought to it.
+//!
+//! Settings and what was observed go into a pure planner; what comes out is data that the host applies under a lock,
+//! with a journal, a health gate and a way back. Invariant: nothing here prints, and only `process` starts programs.
+
+pub mod component;
+pub mod settings;

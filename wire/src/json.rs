@@ -1,0 +1,1 @@
+//! Incremental look at one top-level field of a JSON object.

@@ -1,1 +1,6 @@
-//! ops
+//! What one does with a running stack: look at it, prove that it works.
+//!
+//! Invariant: nothing here changes a host.
+
+pub mod summary;
+pub mod verify;

@@ -3,5 +3,18 @@
 //! Settings and what was observed go into a pure planner; what comes out is data that the host applies under a lock,
 //! with a journal, a health gate and a way back. Invariant: nothing here prints, and only `process` starts programs.
 
+pub mod addition;
 pub mod component;
+pub mod declare;
+mod durable;
+pub mod failure;
+pub mod host;
+pub mod layout;
+pub mod observed;
+pub mod plan;
+pub mod process;
+pub mod protocol;
+pub mod release;
 pub mod settings;
+pub mod supervise;
+pub mod transport;

@@ -1,2 +1,50 @@
-//! xtask
-fn main() {}
+//! The command line: parse, call one library, report. Nothing else prints.
+
+mod cli;
+mod control;
+mod deploy;
+mod diff;
+mod host;
+mod init;
+mod logs;
+mod report;
+mod session;
+mod status;
+#[cfg(test)]
+mod tidy;
+mod uninstall;
+mod verify;
+
+use std::process::ExitCode;
+
+use clap::CommandFactory;
+use cli::Verb;
+use report::Exit;
+use stack::protocol::Action;
+
+fn main() -> ExitCode {
+    let cli = cli::parse();
+    let settings = cli.settings.as_deref();
+    let done = match cli.verb {
+        Verb::Init(args) => init::run(settings, &args),
+        Verb::Deploy(args) => deploy::run(settings, &args),
+        Verb::Status(args) => status::run(settings, &args),
+        Verb::Logs(args) => logs::run(settings, &args),
+        Verb::Start(args) => control::run(settings, Action::Start, &args),
+        Verb::Stop(args) => control::run(settings, Action::Stop, &args),
+        Verb::Restart(args) => control::run(settings, Action::Restart, &args),
+        Verb::Rollback(args) => deploy::roll_back(settings, &args),
+        Verb::Verify(args) => verify::run(settings, &args),
+        Verb::Uninstall(args) => uninstall::run(settings, &args),
+        Verb::Completions(args) => completions(args.shell),
+        Verb::Host(verb) => host::run(verb),
+    };
+    done.unwrap_or_else(|error| report::error(&error)).into()
+}
+
+fn completions(shell: clap_complete::Shell) -> anyhow::Result<Exit> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut cli::Cli::command(), "xtask", &mut script);
+    report::data(&String::from_utf8_lossy(&script))?;
+    Ok(Exit::Done)
+}

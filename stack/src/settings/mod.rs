@@ -3,15 +3,31 @@
 //! Two shapes on purpose. `read` walks the file with its spans and collects every fault; [`Settings`] is what is left
 //! when there is none: typed, complete, without spans. Invariant: a `Settings` value is valid.
 
+mod env;
+mod fault;
+mod new;
+mod read;
+mod table;
+pub mod value;
+
 use std::{
     collections::BTreeMap,
+    net::{Ipv4Addr, Ipv6Addr},
     path::{Path, PathBuf},
     time::Duration,
 };
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use crate::component::Component;
+pub use self::{
+    env::{EnvFile, Note},
+    fault::{Fault, Invalid, LoadError},
+    new::{New, render},
+};
+use crate::component::{Component, Runtime};
+
+/// The annotated reference: every key, its default, and why. Also where faults find what a right line looks like.
+pub const EXAMPLE: &str = include_str!("../../../config/stack.example.toml");
 
 /// The checked settings of one stack. `Default` is what an empty `stack.toml` means.
 #[derive(Debug, Clone, PartialEq)]
@@ -34,6 +50,76 @@ pub struct Settings {
     pub sandbox: Sandbox,
 }
 
+impl Settings {
+    /// Reads the text of a `stack.toml`; `file` is only its name, for the faults.
+    pub fn parse(text: &str, file: &Path) -> Result<Settings, Invalid> {
+        let (settings, found) = read::read(text);
+        if found.faults.is_empty() { Ok(settings) } else { Err(Invalid::new(file, text, found.faults)) }
+    }
+
+    /// Reads a `stack.toml`.
+    pub fn load(file: &Path) -> Result<Settings, LoadError> {
+        Ok(Settings::parse(&LoadError::read(file)?, file)?)
+    }
+
+    /// What no `stack.toml` means: the defaults, tried out on this machine.
+    pub fn sandbox() -> Settings {
+        let defaults = Settings::default();
+        Settings { engine: Engine { runtime: RuntimeChoice::Fixed(Runtime::Sandbox), ..defaults.engine }, ..defaults }
+    }
+}
+
+impl Default for Settings {
+    /// The only place of the defaults. Why each is what it is stands beside it in [`EXAMPLE`].
+    fn default() -> Self {
+        const GIB: u64 = 1 << 30;
+        Settings {
+            host: Host { address: "localhost".to_owned(), user: None, port: None, root: None },
+            engine: Engine {
+                runtime: RuntimeChoice::Auto,
+                version: None,
+                models_path: PathBuf::from("~/ollama-models"),
+                memory_limit_bytes: 128 * GIB,
+                memory_reservation_bytes: 64 * GIB,
+                keep_alive: Some(Duration::from_secs(5 * 60)),
+                num_parallel: 1,
+                max_loaded_models: 0,
+                context_length: 32_768,
+                kv_cache_type: KvCacheType::F16,
+                flash_attention: None,
+            },
+            models: Models { default: "qwen2.5-coder:32b-instruct-q8_0".to_owned() },
+            edge: Edge { allow: private_networks() },
+            ports: Ports { api: 11434, engine: 11435, prometheus: 19090, node_exporter: 19100 },
+            monitoring: Monitoring {
+                retention: Duration::from_secs(15 * 24 * 60 * 60),
+                scrape_interval: Duration::from_secs(5),
+            },
+            images: BTreeMap::new(),
+            sandbox: Sandbox {
+                time_to_first_token: Duration::from_millis(50),
+                time_per_output_token: Duration::from_millis(5),
+                load: Duration::from_millis(200),
+            },
+        }
+    }
+}
+
+/// Networks that are nobody's on the internet: private ranges, loopback, link-local.
+fn private_networks() -> Vec<IpNet> {
+    let v4 = |a, b, length| IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(a, b, 0, 0), length));
+    let v6 = |first, last, length| IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::new(first, 0, 0, 0, 0, 0, 0, last), length));
+    vec![
+        v4(192, 168, 16),
+        v4(10, 0, 8),
+        v4(172, 16, 12),
+        v4(127, 0, 8),
+        v6(0, 1, 128),
+        v6(0xfc00, 0, 7),
+        v6(0xfe80, 0, 10),
+    ]
+}
+
 /// The machine that is brought to serving.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Host {
@@ -53,7 +139,7 @@ pub enum RuntimeChoice {
     /// By what the host is; never the sandbox once a `stack.toml` exists.
     Auto,
     /// This one.
-    Fixed(crate::component::Runtime),
+    Fixed(Runtime),
 }
 
 /// The engine and how it serves.
@@ -143,4 +229,88 @@ pub struct Sandbox {
     pub time_per_output_token: Duration,
     /// To load a model.
     pub load: Duration,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FILE: &str = "stack.toml";
+
+    /// Table, key and value of every line of the annotated reference, whether commented out or not.
+    fn example_keys() -> Vec<(String, String)> {
+        let mut table = String::new();
+        let mut keys = Vec::new();
+        for line in EXAMPLE.lines() {
+            if let Some(name) = line.strip_prefix('[') {
+                table = name.trim_end_matches(']').to_owned();
+            } else if let Some((key, _)) = line.trim_start_matches("# ").split_once(" = ") {
+                keys.push((table.clone(), key.to_owned()));
+            }
+        }
+        keys
+    }
+
+    #[test]
+    fn the_example_is_the_defaults() {
+        assert_eq!(
+            Settings::parse(EXAMPLE, Path::new(FILE)).map_err(|invalid| invalid.render(false)),
+            Ok(Settings::default())
+        );
+        assert_eq!(Settings::parse("", Path::new(FILE)), Ok(Settings::default()));
+    }
+
+    #[test]
+    fn the_example_has_every_key_and_no_other() {
+        let known: Vec<_> =
+            read::read("").1.known.iter().map(|(table, key)| ((*table).to_owned(), (*key).to_owned())).collect();
+        assert_eq!(example_keys(), known);
+    }
+
+    #[test]
+    fn what_the_example_comments_out_is_valid_too() {
+        let is_setting = |line: &str| line.split_once(" = ").is_some_and(|(key, _)| !key.contains(' '));
+        let lines = EXAMPLE.lines().map(|line| line.strip_prefix("# ").filter(|rest| is_setting(rest)).unwrap_or(line));
+        let text: String = lines.map(|line| format!("{line}\n")).collect();
+        let settings = Settings::parse(&text, Path::new(FILE)).map_err(|invalid| invalid.render(false)).unwrap();
+        assert_eq!(settings.images.len(), Component::ALL.len());
+        assert!(settings.host.user.is_some() && settings.host.port.is_some() && settings.engine.version.is_some());
+        assert_eq!(settings.host.root, Some(PathBuf::from("~/frontier-llm-stack")));
+    }
+
+    #[test]
+    fn the_example_says_why_before_every_key() {
+        let lines: Vec<_> = EXAMPLE.lines().collect();
+        for (before, line) in
+            lines.iter().zip(&lines[1..]).filter(|(_, line)| !line.starts_with('#') && line.contains(" = "))
+        {
+            assert!(before.starts_with("# "), "{line}");
+        }
+    }
+
+    #[test]
+    fn names_a_file_that_it_cannot_read() {
+        let error = Settings::load(Path::new("/nowhere/stack.toml")).expect_err("missing");
+        assert_eq!(error.to_string(), "cannot read /nowhere/stack.toml");
+        assert!(
+            matches!(&error, LoadError::Unreadable { source, .. } if source.kind() == std::io::ErrorKind::NotFound)
+        );
+        assert!(matches!(Settings::load(Path::new("/")), Err(LoadError::Unreadable { .. })));
+    }
+
+    #[test]
+    fn loads_what_it_parses() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join(FILE);
+        std::fs::write(&file, "[host]\naddress = \"studio.local\"\n").unwrap();
+        assert_eq!(Settings::load(&file).unwrap().host.address, "studio.local");
+        std::fs::write(&file, "[host]\naddress = 7\n").unwrap();
+        assert!(matches!(Settings::load(&file), Err(LoadError::Invalid(invalid)) if invalid.file == file));
+    }
+
+    #[test]
+    fn without_a_file_it_is_the_sandbox() {
+        assert_eq!(Settings::sandbox().engine.runtime, RuntimeChoice::Fixed(Runtime::Sandbox));
+        assert_eq!(Settings::default().engine.runtime, RuntimeChoice::Auto);
+    }
 }

@@ -1,0 +1,77 @@
+//! What runs, where, and how it is: the facts of an observation as a person asks for them.
+
+use serde::Serialize;
+use stack::{
+    component::{Component, Runtime},
+    observed::{Observed, State},
+    release::{Release, ReleaseId},
+};
+
+/// The shape of `status --json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Summary {
+    /// How the host is called.
+    pub host: String,
+    /// Who starts the components; none before the first deploy.
+    pub runtime: Option<Runtime>,
+    /// What is deployed.
+    pub release: Option<ReleaseId>,
+    /// In reading order.
+    pub components: Vec<Part>,
+}
+
+/// One component.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Part {
+    /// Which one.
+    pub name: Component,
+    /// How it is.
+    pub state: State,
+    /// Where it answers, from the host itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub url: Option<String>,
+    /// What is wrong, what it waits for, or why it is absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+}
+
+impl Summary {
+    /// Sums up an observation of `host`.
+    pub fn of(host: &str, observed: &Observed) -> Summary {
+        let release = observed.current_release();
+        let mut components = release.map(|release| parts(release, observed)).unwrap_or_default();
+        components.sort_by_key(|part| part.name);
+        Summary {
+            host: host.to_owned(),
+            runtime: release.map(|release| release.content.runtime),
+            release: observed.current.clone(),
+            components,
+        }
+    }
+
+    /// Whether something that is meant to serve does not.
+    pub fn is_sick(&self) -> bool {
+        self.components.iter().any(|part| part.state == State::Unhealthy)
+    }
+}
+
+fn parts(release: &Release, observed: &Observed) -> Vec<Part> {
+    let present = release.content.services.iter().map(|service| {
+        let running = observed.components.get(&service.component);
+        let stopped = observed.desired.stopped.contains(&service.component) || observed.desired.halted;
+        let (state, detail) = match running {
+            Some(running) => (running.state, running.detail.clone()),
+            None if stopped => (State::Stopped, Some("stopped by hand".to_owned())),
+            None if observed.supervisor.is_none() => (State::Stopped, Some("no supervisor runs".to_owned())),
+            None => (State::Starting, None),
+        };
+        Part { name: service.component, state, url: Some(service.url("")), detail }
+    });
+    let absent = release.content.absent.iter().map(|absent| Part {
+        name: absent.component,
+        state: State::Absent,
+        url: None,
+        detail: Some(absent.reason.clone()),
+    });
+    present.chain(absent).collect()
+}

@@ -1,0 +1,284 @@
+//! Proof that a stack works, from outside: what a user would notice, asked one by one.
+//!
+//! Invariant: a check passes only on an answer that a broken stack could not have given; what cannot be checked is
+//! skipped with its reason, never passed.
+
+use std::{
+    fmt::Write as _,
+    thread,
+    time::{Duration, Instant},
+};
+
+use reqwest::blocking::Client;
+use serde::Serialize;
+use serde_json::{Value, json};
+use stack::{
+    component::Component,
+    observed::{Observed, State},
+};
+
+use crate::summary::{Part, Summary};
+
+/// A model may have to be read from disk first.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// Everything else answers at once or not at all.
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Prometheus sees a target one scrape after its start.
+const SCRAPE_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// How a check ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// It is so.
+    Pass,
+    /// It is not so.
+    Fail,
+    /// It could not be asked.
+    Skip,
+}
+
+/// One check; the shape of `verify --json` is `{"checks":[…]}` of these.
+#[derive(Debug, Clone, Serialize)]
+pub struct Check {
+    /// What was asked.
+    pub name: String,
+    /// How it ended.
+    pub result: Verdict,
+    /// The answer, or why there is none.
+    pub detail: String,
+    /// How long it took, in seconds.
+    pub seconds: f64,
+}
+
+/// What a check found: the detail of a pass, or of a failure, or the reason to skip.
+type Finding = Result<String, Miss>;
+
+enum Miss {
+    Fail(String),
+    Skip(String),
+}
+
+/// Asks everything, in order, and tells each check as it ends.
+pub fn verify(observed: &Observed, model: &str, mut tell: impl FnMut(&Check)) -> Vec<Check> {
+    let mut checks = Vec::new();
+    let mut ask = |name: String, question: &mut dyn FnMut() -> Finding| {
+        let begun = Instant::now();
+        let (result, detail) = match question() {
+            Ok(detail) => (Verdict::Pass, detail),
+            Err(Miss::Fail(detail)) => (Verdict::Fail, detail),
+            Err(Miss::Skip(detail)) => (Verdict::Skip, detail),
+        };
+        let check = Check { name, result, detail, seconds: begun.elapsed().as_secs_f64() };
+        tell(&check);
+        checks.push(check);
+    };
+    let summary = Summary::of("", observed);
+    for part in &summary.components {
+        ask(format!("{} is healthy", part.name), &mut || healthy(part));
+    }
+    let stack = Stack { summary: &summary, client: Client::builder().no_proxy().build().unwrap_or_default() };
+    ask("the engine tells its version".to_owned(), &mut || stack.version());
+    let mut before = None;
+    ask("the gateway sees the engine".to_owned(), &mut || {
+        let metrics = stack.metrics()?;
+        before = Some(answers(&metrics));
+        match metric(&metrics, "ollama_up") {
+            Some(1.0) => Ok("ollama_up is 1".to_owned()),
+            other => Err(Miss::Fail(format!("ollama_up is {other:?}"))),
+        }
+    });
+    ask(format!("{model} answers"), &mut || stack.answer(model));
+    ask("metrics move when it does".to_owned(), &mut || {
+        let before = before.ok_or_else(|| Miss::Skip("there were no metrics before".to_owned()))?;
+        let after = answers(&stack.metrics()?);
+        match after > before {
+            true => Ok(format!("ollama_requests_total went from {before} to {after}")),
+            false => Err(Miss::Fail(format!("ollama_requests_total stayed at {after}"))),
+        }
+    });
+    ask("Prometheus scrapes the gateway".to_owned(), &mut || stack.scraped());
+    checks
+}
+
+fn healthy(part: &Part) -> Finding {
+    let detail = part.detail.clone().unwrap_or_default();
+    match part.state {
+        State::Healthy => Ok(part.url.clone().unwrap_or_default()),
+        State::Absent => Err(Miss::Skip(detail)),
+        State::Starting => Err(Miss::Fail(format!("it is still starting {detail}").trim_end().to_owned())),
+        State::Stopped | State::Unhealthy => Err(Miss::Fail(detail)),
+    }
+}
+
+struct Stack<'a> {
+    summary: &'a Summary,
+    client: Client,
+}
+
+impl Stack<'_> {
+    fn url(&self, component: Component, path: &str) -> Result<String, Miss> {
+        let part = self.summary.components.iter().find(|part| part.name == component);
+        let url = part.and_then(|part| part.url.as_deref());
+        url.map(|url| format!("{url}{path}")).ok_or_else(|| Miss::Skip(format!("the {component} is absent")))
+    }
+
+    fn get(&self, component: Component, path: &str) -> Result<String, Miss> {
+        let url = self.url(component, path)?;
+        let text = |url| self.client.get(url).timeout(TIMEOUT).send()?.error_for_status()?.text();
+        text(url).map_err(|error| fail(&error))
+    }
+
+    fn json(&self, component: Component, path: &str) -> Result<Value, Miss> {
+        let text = self.get(component, path)?;
+        serde_json::from_str(&text).map_err(|error| Miss::Fail(format!("{path} is no JSON: {error}")))
+    }
+
+    fn metrics(&self) -> Result<String, Miss> {
+        self.get(Component::Gateway, "/metrics")
+    }
+
+    fn version(&self) -> Finding {
+        let answer = self.json(Component::Gateway, "/api/version")?;
+        match answer["version"].as_str() {
+            Some(version) if !version.is_empty() => Ok(version.to_owned()),
+            _ => Err(Miss::Fail(format!("/api/version says {answer}"))),
+        }
+    }
+
+    fn answer(&self, model: &str) -> Finding {
+        let url = self.url(Component::Gateway, "/api/generate")?;
+        let body = json!({ "model": model, "prompt": "Say hello.", "stream": false, "options": { "num_predict": 16 } });
+        let answer = self.client.post(url).json(&body).timeout(ANSWER_TIMEOUT).send().map_err(|error| fail(&error))?;
+        let status = answer.status();
+        let answer: Value = answer.json().map_err(|error| fail(&error))?;
+        let tokens = answer["eval_count"].as_u64().unwrap_or_default();
+        match answer["response"].as_str() {
+            Some(text) if status.is_success() && answer["done"] == true && tokens > 0 && !text.is_empty() => {
+                Ok(format!("{tokens} tokens: {}", text.chars().take(60).collect::<String>()))
+            }
+            _ => Err(Miss::Fail(format!("{status}: {}", answer["error"].as_str().unwrap_or("no text came")))),
+        }
+    }
+
+    fn scraped(&self) -> Finding {
+        let path = "/api/v1/query?query=up%7Bjob%3D%22ollama%22%7D";
+        let deadline = Instant::now() + SCRAPE_TIMEOUT;
+        loop {
+            let answer = self.json(Component::Prometheus, path)?;
+            let up = answer["data"]["result"][0]["value"][1].as_str();
+            if up == Some("1") {
+                return Ok("up{job=\"ollama\"} is 1".to_owned());
+            }
+            if Instant::now() > deadline {
+                return Err(Miss::Fail(format!("up{{job=\"ollama\"}} is {up:?}")));
+            }
+            thread::sleep(Duration::from_millis(100));
+        }
+    }
+}
+
+fn fail(error: &reqwest::Error) -> Miss {
+    let mut words = error.to_string();
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        let _ = write!(words, ": {cause}");
+        source = cause.source();
+    }
+    Miss::Fail(words)
+}
+
+/// Requests that were answered, over all models and endpoints that take one.
+fn answers(metrics: &str) -> f64 {
+    let counted = |line: &&str| line.starts_with("ollama_requests_total{") && line.contains("outcome=\"ok\"");
+    metrics.lines().filter(counted).filter_map(value).sum()
+}
+
+/// The value of a metric without labels.
+fn metric(metrics: &str, name: &str) -> Option<f64> {
+    metrics.lines().find(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(' '))).and_then(value)
+}
+
+fn value(line: &str) -> Option<f64> {
+    line.rsplit(' ').next()?.parse().ok()
+}
+
+/// The checks as JUnit XML, in the shape that CI systems read.
+pub fn junit(checks: &[Check]) -> String {
+    let count = |verdict| checks.iter().filter(|check| check.result == verdict).count();
+    let mut xml = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n");
+    let (failures, skipped) = (count(Verdict::Fail), count(Verdict::Skip));
+    let _ = writeln!(
+        xml,
+        "<testsuite name=\"verify\" tests=\"{}\" failures=\"{failures}\" skipped=\"{skipped}\">",
+        checks.len()
+    );
+    for check in checks {
+        let (name, detail) = (escape(&check.name), escape(&check.detail));
+        let inside = match check.result {
+            Verdict::Pass => format!("<system-out>{detail}</system-out>"),
+            Verdict::Fail => format!("<failure message=\"{detail}\"/>"),
+            Verdict::Skip => format!("<skipped message=\"{detail}\"/>"),
+        };
+        let _ = writeln!(
+            xml,
+            "  <testcase classname=\"verify\" name=\"{name}\" time=\"{:.3}\">{inside}</testcase>",
+            check.seconds
+        );
+    }
+    xml.push_str("</testsuite>\n");
+    xml
+}
+
+/// Text for XML, without the control characters that XML cannot hold.
+fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for character in text.chars() {
+        match character {
+            '&' => escaped.push_str("&amp;"),
+            '<' => escaped.push_str("&lt;"),
+            '>' => escaped.push_str("&gt;"),
+            '"' => escaped.push_str("&quot;"),
+            '\n' | '\t' => escaped.push(' '),
+            control if control.is_control() => {}
+            other => escaped.push(other),
+        }
+    }
+    escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sums_only_answered_requests() {
+        let metrics = "\
+# TYPE ollama_requests counter
+ollama_requests_total{model=\"a\",endpoint=\"chat\",outcome=\"ok\",code=\"200\"} 3
+ollama_requests_total{model=\"b\",endpoint=\"generate\",outcome=\"ok\",code=\"200\"} 4
+ollama_requests_total{model=\"b\",endpoint=\"generate\",outcome=\"error\",code=\"500\"} 9
+ollama_up 1
+ollama_up_since 7
+";
+        assert_eq!(answers(metrics), 7.0);
+        assert_eq!(metric(metrics, "ollama_up"), Some(1.0));
+        assert_eq!(metric(metrics, "ollama_down"), None);
+    }
+
+    #[test]
+    fn writes_junit_that_survives_any_text() {
+        let check = |result, detail: &str| Check { name: "a<b".into(), result, detail: detail.into(), seconds: 0.25 };
+        let checks = [check(Verdict::Fail, "\"&\u{1}\n"), check(Verdict::Skip, "no"), check(Verdict::Pass, "yes")];
+        insta::assert_snapshot!(junit(&checks), @r#"
+        <?xml version="1.0" encoding="UTF-8"?>
+        <testsuite name="verify" tests="3" failures="1" skipped="1">
+          <testcase classname="verify" name="a&lt;b" time="0.250"><failure message="&quot;&amp; "/></testcase>
+          <testcase classname="verify" name="a&lt;b" time="0.250"><skipped message="no"/></testcase>
+          <testcase classname="verify" name="a&lt;b" time="0.250"><system-out>yes</system-out></testcase>
+        </testsuite>
+        "#);
+    }
+}

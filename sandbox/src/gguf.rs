@@ -1,0 +1,289 @@
+//! GGUF version 3, enough of it to write a small model file and to read any file's metadata.
+//!
+//! The format is llama.cpp's, written down in `ggml/docs/gguf.md`: magic, version, counts, metadata, tensor table,
+//! padding, tensor data; little endian; strings and arrays carry their length as 64 bits.
+//!
+//! Invariant: writing is a pure function of the [`File`], so the same model has the same digest everywhere. Reading
+//! stops before the tensors, takes memory bounded by [`MAX_STRING_BYTES`] and [`MAX_ARRAY_KEPT`] per value, and
+//! trusts no length.
+
+use std::io::{self, Read};
+
+use serde_json::{Map, Value as Json};
+
+const MAGIC: &[u8; 4] = b"GGUF";
+const VERSION: u32 = 3;
+/// Where tensor data starts, relative to the file: a multiple of this. It is the format's default.
+const ALIGNMENT: usize = 32;
+/// `GGML_TYPE_F16`.
+const TENSOR_F16: u32 = 1;
+
+/// Longest string read; the longest known, chat templates, stay below 100 KiB.
+const MAX_STRING_BYTES: u64 = 16 << 20;
+/// Longer arrays (vocabularies) are read past, and answered as `[]`, as Ollama does.
+const MAX_ARRAY_KEPT: u64 = 5;
+/// More entries than any model has; a file that claims more is damaged.
+const MAX_ENTRIES: u64 = 1 << 16;
+
+/// Value types, by their number in the file.
+mod kind {
+    pub(super) const UINT8: u32 = 0;
+    pub(super) const INT8: u32 = 1;
+    pub(super) const UINT16: u32 = 2;
+    pub(super) const INT16: u32 = 3;
+    pub(super) const UINT32: u32 = 4;
+    pub(super) const INT32: u32 = 5;
+    pub(super) const FLOAT32: u32 = 6;
+    pub(super) const BOOL: u32 = 7;
+    pub(super) const STRING: u32 = 8;
+    pub(super) const ARRAY: u32 = 9;
+    pub(super) const UINT64: u32 = 10;
+    pub(super) const INT64: u32 = 11;
+    pub(super) const FLOAT64: u32 = 12;
+}
+
+/// A model file with one tensor.
+pub(crate) struct File {
+    pub(crate) metadata: Vec<(String, Value)>,
+    pub(crate) tensor: Tensor,
+}
+
+/// A metadata value, of the types that are written here.
+pub(crate) enum Value {
+    U32(u32),
+    F32(f32),
+    Text(String),
+    Texts(Vec<String>),
+    I32s(Vec<i32>),
+}
+
+/// A tensor of half-precision floats.
+pub(crate) struct Tensor {
+    pub(crate) name: String,
+    /// Fastest first.
+    pub(crate) shape: Vec<u64>,
+    /// Bits of each float, as many as the shape says.
+    pub(crate) data: Vec<u16>,
+}
+
+impl File {
+    /// The file's bytes.
+    pub(crate) fn to_bytes(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        out.extend_from_slice(MAGIC);
+        out.extend_from_slice(&VERSION.to_le_bytes());
+        out.extend_from_slice(&1u64.to_le_bytes());
+        out.extend_from_slice(&(self.metadata.len() as u64).to_le_bytes());
+        for (key, value) in &self.metadata {
+            put_text(&mut out, key);
+            put_value(&mut out, value);
+        }
+        put_text(&mut out, &self.tensor.name);
+        out.extend_from_slice(&(self.tensor.shape.len() as u32).to_le_bytes());
+        for dimension in &self.tensor.shape {
+            out.extend_from_slice(&dimension.to_le_bytes());
+        }
+        out.extend_from_slice(&TENSOR_F16.to_le_bytes());
+        out.extend_from_slice(&0u64.to_le_bytes()); // its offset: it is the first
+        out.resize(out.len().next_multiple_of(ALIGNMENT), 0);
+        out.extend(self.tensor.data.iter().flat_map(|float| float.to_le_bytes()));
+        out.resize(out.len().next_multiple_of(ALIGNMENT), 0);
+        out
+    }
+}
+
+fn put_text(out: &mut Vec<u8>, text: &str) {
+    out.extend_from_slice(&(text.len() as u64).to_le_bytes());
+    out.extend_from_slice(text.as_bytes());
+}
+
+fn put_value(out: &mut Vec<u8>, value: &Value) {
+    let put_array_head = |out: &mut Vec<u8>, kind: u32, len: usize| {
+        out.extend_from_slice(&kind::ARRAY.to_le_bytes());
+        out.extend_from_slice(&kind.to_le_bytes());
+        out.extend_from_slice(&(len as u64).to_le_bytes());
+    };
+    match value {
+        Value::U32(number) => {
+            out.extend_from_slice(&kind::UINT32.to_le_bytes());
+            out.extend_from_slice(&number.to_le_bytes());
+        }
+        Value::F32(number) => {
+            out.extend_from_slice(&kind::FLOAT32.to_le_bytes());
+            out.extend_from_slice(&number.to_le_bytes());
+        }
+        Value::Text(text) => {
+            out.extend_from_slice(&kind::STRING.to_le_bytes());
+            put_text(out, text);
+        }
+        Value::Texts(texts) => {
+            put_array_head(out, kind::STRING, texts.len());
+            texts.iter().for_each(|text| put_text(out, text));
+        }
+        Value::I32s(numbers) => {
+            put_array_head(out, kind::INT32, numbers.len());
+            out.extend(numbers.iter().flat_map(|number| number.to_le_bytes()));
+        }
+    }
+}
+
+/// The metadata of the file that `input` starts, as `/api/show` shows it.
+///
+/// # Errors
+///
+/// [`io::ErrorKind::InvalidData`] if this is not GGUF of version 2 or 3, or is damaged; otherwise what `input`
+/// answered.
+pub(crate) fn read_metadata(input: impl Read) -> io::Result<Map<String, Json>> {
+    let mut reader = Reader(input);
+    if &reader.bytes::<4>()? != MAGIC {
+        return Err(damaged("no GGUF magic"));
+    }
+    let version = reader.u32()?;
+    if !(2..=VERSION).contains(&version) {
+        return Err(damaged("a GGUF version that is not 2 or 3"));
+    }
+    let _tensors = reader.u64()?;
+    let entries = reader.u64()?;
+    if entries > MAX_ENTRIES {
+        return Err(damaged("more metadata than any model has"));
+    }
+    let mut metadata = Map::new();
+    for _ in 0..entries {
+        let key = reader.text()?;
+        let kind = reader.u32()?;
+        metadata.insert(key, reader.value(kind)?);
+    }
+    Ok(metadata)
+}
+
+struct Reader<R>(R);
+
+impl<R: Read> Reader<R> {
+    fn bytes<const N: usize>(&mut self) -> io::Result<[u8; N]> {
+        let mut bytes = [0; N];
+        self.0.read_exact(&mut bytes)?;
+        Ok(bytes)
+    }
+
+    fn u32(&mut self) -> io::Result<u32> {
+        self.bytes().map(u32::from_le_bytes)
+    }
+
+    fn u64(&mut self) -> io::Result<u64> {
+        self.bytes().map(u64::from_le_bytes)
+    }
+
+    fn text(&mut self) -> io::Result<String> {
+        let len = self.u64()?;
+        if len > MAX_STRING_BYTES {
+            return Err(damaged("a string longer than any model has"));
+        }
+        // `take` grows the buffer as bytes arrive: a length that lies costs nothing.
+        let mut bytes = Vec::new();
+        self.0.by_ref().take(len).read_to_end(&mut bytes)?;
+        if bytes.len() as u64 != len {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        Ok(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    fn value(&mut self, kind: u32) -> io::Result<Json> {
+        Ok(match kind {
+            kind::UINT8 => self.bytes().map(u8::from_le_bytes)?.into(),
+            kind::INT8 => self.bytes().map(i8::from_le_bytes)?.into(),
+            kind::UINT16 => self.bytes().map(u16::from_le_bytes)?.into(),
+            kind::INT16 => self.bytes().map(i16::from_le_bytes)?.into(),
+            kind::UINT32 => self.u32()?.into(),
+            kind::INT32 => self.bytes().map(i32::from_le_bytes)?.into(),
+            kind::FLOAT32 => self.bytes().map(f32::from_le_bytes)?.into(),
+            kind::BOOL => (self.bytes::<1>()? != [0]).into(),
+            kind::STRING => self.text()?.into(),
+            kind::ARRAY => self.array()?,
+            kind::UINT64 => self.u64()?.into(),
+            kind::INT64 => self.bytes().map(i64::from_le_bytes)?.into(),
+            kind::FLOAT64 => self.bytes().map(f64::from_le_bytes)?.into(),
+            _ => return Err(damaged("a metadata type that does not exist")),
+        })
+    }
+
+    fn array(&mut self) -> io::Result<Json> {
+        let kind = self.u32()?;
+        if kind == kind::ARRAY {
+            return Err(damaged("an array of arrays"));
+        }
+        let len = self.u64()?;
+        let mut kept = Vec::new();
+        for _ in 0..len {
+            let value = self.value(kind)?;
+            if len <= MAX_ARRAY_KEPT {
+                kept.push(value);
+            }
+        }
+        Ok(kept.into())
+    }
+}
+
+fn damaged(what: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn file() -> File {
+        File {
+            metadata: vec![
+                ("general.architecture".to_owned(), Value::Text("qwen2".to_owned())),
+                ("qwen2.block_count".to_owned(), Value::U32(64)),
+                ("qwen2.rope.freq_base".to_owned(), Value::F32(0.5)),
+                ("tokenizer.ggml.tokens".to_owned(), Value::Texts(vec!["a".to_owned(), "b".to_owned()])),
+                ("tokenizer.ggml.token_type".to_owned(), Value::I32s(vec![1; 6])),
+            ],
+            tensor: Tensor { name: "token_embd.weight".to_owned(), shape: vec![3, 2], data: vec![1; 6] },
+        }
+    }
+
+    #[test]
+    fn reads_what_it_wrote_and_empties_long_arrays() {
+        let metadata = read_metadata(file().to_bytes().as_slice()).unwrap();
+        assert_eq!(
+            Json::from(metadata),
+            json!({
+                "general.architecture": "qwen2",
+                "qwen2.block_count": 64,
+                "qwen2.rope.freq_base": 0.5,
+                "tokenizer.ggml.tokens": ["a", "b"],
+                "tokenizer.ggml.token_type": [],
+            })
+        );
+    }
+
+    #[test]
+    fn tensor_data_ends_the_file_on_an_aligned_offset() {
+        let bytes = file().to_bytes();
+        assert_eq!(bytes.len() % ALIGNMENT, 0);
+        // Twelve bytes of data, then padding.
+        assert_eq!(bytes[bytes.len() - ALIGNMENT..][..12], [1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0]);
+        assert_eq!(bytes[bytes.len() - ALIGNMENT..][12..], [0; 20]);
+    }
+
+    #[test]
+    fn refuses_every_cut_of_the_metadata() {
+        let bytes = file().to_bytes();
+        let end = bytes.windows(17).position(|w| w == b"token_embd.weight").unwrap() - 8;
+        for cut in 0..end {
+            assert!(read_metadata(&bytes[..cut]).is_err(), "cut at {cut}");
+        }
+        assert!(read_metadata(&bytes[..end]).is_ok());
+    }
+
+    #[test]
+    fn a_length_that_lies_costs_no_memory() {
+        let mut bytes = file().to_bytes();
+        bytes[24..32].copy_from_slice(&u64::MAX.to_le_bytes()); // the first key's length
+        assert_eq!(read_metadata(bytes.as_slice()).unwrap_err().kind(), io::ErrorKind::InvalidData);
+    }
+}

@@ -1,0 +1,121 @@
+//! What a user adds beside `stack.toml`, under `local/`: rules, dashboards, nginx snippets.
+//!
+//! Invariant: an addition is deployed like our own files are, or it is refused by name; it is never left out silently.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use crate::{
+    failure::{Class, Doing, Failure},
+    release::Contents,
+};
+
+/// Where each kind of addition stands below `local/`, how its files end, and where a release puts them.
+const KINDS: [(&str, &str, &str); 3] =
+    [("rules", "yml", "prometheus/local"), ("dashboards", "json", "grafana/dashboards/local"), ("nginx", "conf", "nginx/local")];
+
+/// Reads `local/` in `folder` as files of a release. No such folder means no additions.
+///
+/// # Errors
+/// Names the file and what is wrong with it: unreadable, not UTF-8, of another kind, a dashboard that Grafana's file
+/// provider would refuse.
+pub fn read(folder: &Path) -> Result<Contents, Failure> {
+    let local = folder.join("local");
+    let mut contents = Contents::new();
+    for (kind, ending, place) in KINDS {
+        for file in files_in(&local.join(kind))? {
+            let name = name_of(&file, ending)?;
+            let text = fs::read_to_string(&file).doing("cannot read", &file)?;
+            if kind == "dashboards" {
+                check_dashboard(&text).map_err(|reason| refused(&file, &reason))?;
+            }
+            contents.insert(format!("{place}/{name}"), text);
+        }
+    }
+    Ok(contents)
+}
+
+fn files_in(folder: &Path) -> Result<Vec<PathBuf>, Failure> {
+    let entries = match fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.doing("cannot list", folder)?,
+    };
+    let paths: io::Result<Vec<PathBuf>> = entries.map(|entry| Ok(entry?.path())).collect();
+    let mut paths = paths.doing("cannot list", folder)?;
+    paths.retain(|path| !path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b".")));
+    paths.sort();
+    Ok(paths)
+}
+
+fn name_of<'a>(file: &'a Path, ending: &str) -> Result<&'a str, Failure> {
+    match file.file_name().and_then(|name| name.to_str()) {
+        Some(name) if file.extension().is_some_and(|found| found == ending) && file.is_file() => Ok(name),
+        _ => Err(refused(file, &format!("only files that end in .{ending} belong here"))),
+    }
+}
+
+/// Grafana's file provider takes the plain model; the envelope is for its API.
+fn check_dashboard(text: &str) -> Result<(), String> {
+    let dashboard: BTreeMap<String, serde_json::Value> =
+        serde_json::from_str(text).map_err(|error| format!("it is no JSON object: {error}"))?;
+    if dashboard.contains_key("dashboard") && !dashboard.contains_key("panels") {
+        return Err("it is wrapped in {\"dashboard\": …}, which is for Grafana's API: keep only the inner object".into());
+    }
+    match dashboard.get("title").and_then(|title| title.as_str()) {
+        Some(title) if !title.is_empty() => Ok(()),
+        _ => Err("it has no \"title\"".into()),
+    }
+}
+
+fn refused(file: &Path, reason: &str) -> Failure {
+    Failure::new(Class::Settings, format!("cannot deploy {}", file.display()))
+        .because(&io::Error::other(reason.to_owned()))
+        .hint("mend the file or move it out of local/, then run the same command again")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn local(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, text) in files {
+            let path = folder.path().join("local").join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, text).unwrap();
+        }
+        folder
+    }
+
+    #[test]
+    fn places_each_kind_where_its_component_reads_it() {
+        let folder = local(&[
+            ("rules/mine.yml", "groups: []\n"),
+            ("dashboards/mine.json", r#"{"title":"Mine"}"#),
+            ("nginx/mine.conf", "# nothing\n"),
+            ("rules/.mine.yml.swp", "an editor's"),
+        ]);
+        let contents = read(folder.path()).unwrap();
+        let places: Vec<&str> = contents.keys().map(String::as_str).collect();
+        assert_eq!(places, ["grafana/dashboards/local/mine.json", "nginx/local/mine.conf", "prometheus/local/mine.yml"]);
+    }
+
+    #[test]
+    fn refuses_what_its_component_would_refuse() {
+        for (name, text, reason) in [
+            ("rules/mine.txt", "", "only files that end in .yml belong here"),
+            ("dashboards/a.json", "{", "it is no JSON object"),
+            ("dashboards/a.json", r#"{"dashboard":{"title":"x"}}"#, "wrapped"),
+            ("dashboards/a.json", r#"{"title":""}"#, "has no \"title\""),
+        ] {
+            let folder = local(&[(name, text)]);
+            let failure = read(folder.path()).unwrap_err();
+            assert_eq!(failure.class, Class::Settings);
+            assert!(failure.message.ends_with(name), "{}", failure.message);
+            assert!(failure.causes[0].contains(reason), "{:?}", failure.causes);
+        }
+    }
+}

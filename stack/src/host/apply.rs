@@ -1,0 +1,399 @@
+//! Carrying out a plan, or leaving the host as it was.
+//!
+//! Every step is journaled with what undoes it before it begins. If one fails, what was done is undone in reverse, and
+//! the release that serves again passes the same gate. Killed at any point, the journal and the idempotence of steps
+//! let the next plan go on. Invariant: nothing decides here; what happens is in the plan.
+
+use std::{
+    fs::{self, File},
+    io,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use super::{
+    Follow, Host,
+    control::{await_status, change, fail_if_sick, halt, wake},
+    journal::{Journal, Undo},
+    lock, observe,
+};
+use crate::{
+    component::Component,
+    durable,
+    failure::{Class, Doing, Failure},
+    layout::Root,
+    observed::{Running, State},
+    plan::{Plan, Step},
+    process,
+    protocol::{Event, Outcome},
+    release::{Contents, MANIFEST, Release, ReleaseId, sha256_hex},
+    supervise::read_desired,
+};
+
+/// How long a component's own tool may check files.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How long a component may take to get where a step wants it.
+const STEP_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Releases that the history names; more than a host keeps, since some are swept.
+const HISTORY_LENGTH: usize = 20;
+
+pub(super) fn apply(
+    host: &Host,
+    plan: &Plan,
+    contents: &Contents,
+    follow: &mut Follow<'_>,
+) -> Result<Outcome, Failure> {
+    let root = &host.root;
+    for folder in root.skeleton() {
+        fs::create_dir_all(&folder).doing("cannot create", &folder)?;
+    }
+    let lock = lock(root, "deploy")?;
+    if observe::current(root)? != plan.base {
+        return Err(Failure::new(Class::Refused, "the host has changed since it was looked at")
+            .hint("run the same command again: it looks anew"));
+    }
+    let mut journal = Journal::begin(&root.journal(), plan).doing("cannot write", &root.journal())?;
+    let apply = Apply { host, root, plan, contents, lock };
+    match apply.steps(&mut journal, follow) {
+        Ok(()) => {
+            apply.remember()?;
+            journal.end("done").doing("cannot write", &root.journal())?;
+            Ok(Outcome::Done)
+        }
+        Err(cause) => {
+            let outcome = apply.roll_back(cause, &mut journal, follow);
+            let word = if matches!(outcome, Outcome::RolledBack { .. }) { "rolled back" } else { "rollback failed" };
+            // The disk may be the very thing that failed: then the journal stays open, which is true as well.
+            let _ = journal.end(word);
+            Ok(outcome)
+        }
+    }
+}
+
+struct Apply<'a> {
+    host: &'a Host,
+    root: &'a Root,
+    plan: &'a Plan,
+    contents: &'a Contents,
+    lock: File,
+}
+
+impl Apply<'_> {
+    fn steps(&self, journal: &mut Journal, follow: &mut Follow<'_>) -> Result<(), Failure> {
+        for (index, step) in self.plan.steps.iter().enumerate() {
+            let number = index + 1;
+            journal.step(step, self.undo_of(step)?).doing("cannot write", &self.root.journal())?;
+            follow(Event::Begin { number, step: step.clone() })?;
+            let begun = Instant::now();
+            self.step(step, follow)?;
+            journal.done().doing("cannot write", &self.root.journal())?;
+            follow(Event::End { number, seconds: begun.elapsed().as_secs_f64() })?;
+        }
+        Ok(())
+    }
+
+    fn step(&self, step: &Step, follow: &mut Follow<'_>) -> Result<(), Failure> {
+        match step {
+            Step::InstallProgram { id } => self.install_program(id),
+            Step::RestoreProgram { release, .. } => restore_program(self.root, release),
+            Step::StageRelease { .. } => self.stage(),
+            Step::Check { component, command } => self.check(*component, command),
+            Step::Switch { to, .. } => point_current(self.root, Some(to)).and_then(|()| wake_if_any(self.root)),
+            Step::Supervise { .. } => self.supervise(follow),
+            Step::Start { component, .. } => {
+                change(self.root, |desired| desired.stopped.retain(|stopped| stopped != component))?;
+                self.await_component(*component, follow, |running| running.identity.is_some())
+            }
+            Step::Restart { component, ask, .. } => self.restart(*component, *ask, follow),
+            Step::Reload { component } => {
+                let config = self.service(*component)?.1;
+                self.await_component(*component, follow, |running| running.config == config)
+            }
+            Step::Stop { component } => self.await_gone(*component, follow),
+            Step::Gate { timeout_s, .. } => {
+                gate(self.root, &self.plan.release, Duration::from_secs(*timeout_s), follow)
+            },
+            Step::Sweep { folders } => folders.iter().try_for_each(|name| {
+                let folder = self.root.releases().join(name);
+                fs::remove_dir_all(&folder).doing("cannot remove", &folder)
+            }),
+        }
+    }
+
+    /// What would put back what the step is about to change.
+    fn undo_of(&self, step: &Step) -> Result<Undo, Failure> {
+        let current = observe::current(self.root)?;
+        Ok(match step {
+            Step::InstallProgram { .. } | Step::RestoreProgram { .. } => Undo::Program { release: current },
+            Step::StageRelease { release, .. } if !self.root.release(release).exists() => {
+                Undo::Unstage { release: release.clone() }
+            }
+            Step::Switch { to, .. } => Undo::Switch { to: self.last_good(to)? },
+            // Switched by an apply that was cut off before its gate.
+            Step::Gate { .. } if current == self.plan.base && !self.passed()? => {
+                Undo::Switch { to: self.last_good(&self.plan.release.id)? }
+            }
+            _ => Undo::Nothing,
+        })
+    }
+
+    fn history(&self) -> Result<Vec<ReleaseId>, Failure> {
+        Ok(observe::read_json(&self.root.history())?.unwrap_or_default())
+    }
+
+    fn passed(&self) -> Result<bool, Failure> {
+        Ok(self.history()?.contains(&self.plan.release.id))
+    }
+
+    fn last_good(&self, to: &ReleaseId) -> Result<Option<ReleaseId>, Failure> {
+        let is_there = |id: &ReleaseId| Release::read(&self.root.release(id)).is_some();
+        Ok(self.history()?.into_iter().rev().find(|id| id != to && is_there(id)))
+    }
+
+    /// Names the release as one to go back to.
+    fn remember(&self) -> Result<(), Failure> {
+        let mut history = self.history()?;
+        if history.last() != Some(&self.plan.release.id) {
+            history.retain(|id| *id != self.plan.release.id);
+            history.push(self.plan.release.id.clone());
+            history.drain(..history.len().saturating_sub(HISTORY_LENGTH));
+            let path = self.root.history();
+            let json = serde_json::to_vec_pretty(&history).map_err(io::Error::from).doing("cannot write", &path)?;
+            durable::write(&path, &json).doing("cannot write", &path)?;
+        }
+        Ok(())
+    }
+
+    fn install_program(&self, id: &str) -> Result<(), Failure> {
+        if *id != self.host.program_id {
+            return Err(Failure::new(Class::Refused, format!("this program is {}, not {id}", self.host.program_id)));
+        }
+        durable::copy_program(&self.host.program, &self.root.program()).doing("cannot write", &self.root.program())?;
+        durable::write(&self.root.program_id(), id.as_bytes()).doing("cannot write", &self.root.program_id())
+    }
+
+    /// Builds the release beside the others under a name that is no release's, and renames it once it is whole. One
+    /// that is there already is mended file by file.
+    fn stage(&self) -> Result<(), Failure> {
+        let release = &self.plan.release;
+        let folder = self.root.release(&release.id);
+        if folder.exists() {
+            return self.fill(&folder);
+        }
+        let staging = tempfile::Builder::new().prefix(".staging-").tempdir_in(self.root.releases());
+        let staging = staging.doing("cannot create a folder in", &self.root.releases())?;
+        self.fill(staging.path())?;
+        fs::rename(staging.path(), &folder).doing("cannot name", &folder)?;
+        durable::flush_folder(&self.root.releases()).doing("cannot flush", &self.root.releases())
+    }
+
+    fn fill(&self, folder: &Path) -> Result<(), Failure> {
+        let content = &self.plan.release.content;
+        for (name, digest) in &content.files {
+            let text = self.contents.get(name).filter(|text| sha256_hex(text.as_bytes()) == *digest);
+            let Some(text) = text else {
+                return Err(Failure::new(Class::Failed, format!("the file {name} did not arrive as its manifest says")));
+            };
+            let path = folder.join(name);
+            let parent = path.parent().unwrap_or(folder);
+            fs::create_dir_all(parent).doing("cannot create", parent)?;
+            durable::write(&path, text.as_bytes()).doing("cannot write", &path)?;
+        }
+        let bin = folder.join("bin");
+        fs::create_dir_all(&bin).doing("cannot create", &bin)?;
+        let program = bin.join("xtask");
+        durable::link(&self.root.program(), &program).doing("cannot link", &program)?;
+        let manifest = folder.join(MANIFEST);
+        let json = serde_json::to_vec_pretty(&self.plan.release).map_err(io::Error::from);
+        json.and_then(|json| durable::write(&manifest, &json)).doing("cannot write", &manifest)
+    }
+
+    fn check(&self, component: Component, command: &process::Command) -> Result<(), Failure> {
+        let done = process::run(command, &self.lock, CHECK_TIMEOUT).doing("cannot run", &command.program)?;
+        if done.success {
+            return Ok(());
+        }
+        Err(Failure::new(Class::Failed, format!("the {component}'s files do not pass `{command}`"))
+            .because(&io::Error::other(done.output))
+            .hint("mend what it names (your own rules are in local/rules/) and deploy again; nothing that runs was touched"))
+    }
+
+    fn supervise(&self, follow: &mut Follow<'_>) -> Result<(), Failure> {
+        change(self.root, |desired| desired.halted = false)?;
+        wake(self.root)?;
+        await_status(self.root, STEP_TIMEOUT, follow, |status| {
+            let (release, program) = (&self.plan.release.id, &self.plan.release.content.program);
+            let is_so = status.release.as_ref() == Some(release) && status.supervisor.program == *program;
+            Ok(is_so.then_some(()))
+        })
+    }
+
+    fn restart(&self, component: Component, ask: bool, follow: &mut Follow<'_>) -> Result<(), Failure> {
+        if ask {
+            change(self.root, |desired| *desired.restarts.entry(component).or_default() += 1)?;
+        }
+        let asked = read_desired(self.root)?.restarts.get(&component).copied().unwrap_or_default();
+        let fingerprint = self.service(component)?.0;
+        self.await_component(component, follow, |running| {
+            running.identity.is_some() && running.fingerprint == fingerprint && running.asked_restarts == asked
+        })
+    }
+
+    fn service(&self, component: Component) -> Result<(String, String), Failure> {
+        let release = &self.plan.release;
+        let service = release.service(component).ok_or_else(|| {
+            Failure::new(Class::Failed, format!("release {} has no {component}", release.id))
+        })?;
+        Ok((release.fingerprint(service), release.config_fingerprint(service)))
+    }
+
+    fn await_component(
+        &self,
+        component: Component,
+        follow: &mut Follow<'_>,
+        is_so: impl Fn(&Running) -> bool,
+    ) -> Result<(), Failure> {
+        wake(self.root)?;
+        let desired = read_desired(self.root)?;
+        await_status(self.root, STEP_TIMEOUT, follow, |status| {
+            if status.release.as_ref() != Some(&self.plan.release.id) {
+                return Ok(None);
+            }
+            let reached = status.components.get(&component).is_some_and(&is_so);
+            if !reached {
+                fail_if_sick(status, &self.plan.release, &desired)?;
+            }
+            Ok(reached.then_some(()))
+        })
+    }
+
+    fn await_gone(&self, component: Component, follow: &mut Follow<'_>) -> Result<(), Failure> {
+        wake(self.root)?;
+        await_status(self.root, STEP_TIMEOUT, follow, |status| {
+            let gone = status.components.get(&component).is_none_or(|running| running.identity.is_none());
+            Ok((gone && status.release.as_ref() == Some(&self.plan.release.id)).then_some(()))
+        })
+    }
+
+    /// Undoes what was done, the last first, and gates what serves again.
+    fn roll_back(&self, cause: Failure, journal: &mut Journal, follow: &mut Follow<'_>) -> Outcome {
+        let undo: Vec<Undo> = journal.undo().cloned().collect();
+        let switched = undo.iter().find_map(|undo| match undo {
+            Undo::Switch { to } => Some(to.clone()),
+            _ => None,
+        });
+        let to = switched.clone().unwrap_or_else(|| self.plan.base.clone());
+        // An objection to the way back is not heard.
+        let mut deaf = |event: Event| {
+            let _ = follow(event);
+            Ok(())
+        };
+        let _ = deaf(Event::RollingBack { to: to.clone(), cause: cause.clone() });
+        let undone = undo.iter().try_for_each(|undo| {
+            self.undo(undo, &mut deaf)?;
+            journal.undone().doing("cannot write", &self.root.journal())
+        });
+        let healthy = undone.and_then(|()| match (&switched, &to) {
+            (Some(_), Some(to)) => self.gate_again(to, &mut deaf),
+            _ => Ok(()),
+        });
+        match healthy {
+            Ok(()) => Outcome::RolledBack { to, cause },
+            Err(rollback) => Outcome::RollbackFailed { cause, rollback },
+        }
+    }
+
+    fn undo(&self, undo: &Undo, follow: &mut Follow<'_>) -> Result<(), Failure> {
+        match undo {
+            Undo::Nothing => Ok(()),
+            Undo::Unstage { release } => {
+                let folder = self.root.release(release);
+                let gone = if folder.exists() { fs::remove_dir_all(&folder) } else { Ok(()) };
+                gone.doing("cannot remove", &folder)
+            }
+            Undo::Program { release: Some(release) } => restore_program(self.root, release),
+            Undo::Program { release: None } => {
+                for path in [self.root.program_id(), self.root.program()] {
+                    match fs::remove_file(&path) {
+                        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                        removed => removed.doing("cannot remove", &path)?,
+                    }
+                }
+                Ok(())
+            }
+            Undo::Switch { to: Some(to) } => {
+                // First the program: the supervisor becomes whatever stands at its path.
+                restore_program(self.root, to)?;
+                point_current(self.root, Some(to))?;
+                wake(self.root)
+            }
+            Undo::Switch { to: None } => {
+                change(self.root, |desired| desired.halted = true)?;
+                halt(self.root, follow)?;
+                change(self.root, |desired| desired.halted = false)?;
+                point_current(self.root, None)
+            }
+        }
+    }
+
+    fn gate_again(&self, id: &ReleaseId, follow: &mut Follow<'_>) -> Result<(), Failure> {
+        let folder = self.root.release(id);
+        let release = Release::read(&folder)
+            .ok_or_else(|| Failure::new(Class::Failed, format!("{} is no release any more", folder.display())))?;
+        gate(self.root, &release, STEP_TIMEOUT, follow)
+    }
+}
+
+/// Puts a release's own program at the stable path.
+fn restore_program(root: &Root, id: &ReleaseId) -> Result<(), Failure> {
+    let folder = root.release(id);
+    let release = Release::read(&folder)
+        .ok_or_else(|| Failure::new(Class::Failed, format!("{} is no release", folder.display())))?;
+    let program = folder.join("bin/xtask");
+    durable::link(&program, &root.program()).doing("cannot link", &program)?;
+    durable::write(&root.program_id(), release.content.program.as_bytes()).doing("cannot write", &root.program_id())
+}
+
+fn point_current(root: &Root, to: Option<&ReleaseId>) -> Result<(), Failure> {
+    let current = root.current();
+    match to {
+        Some(id) => durable::point(&current, &Path::new("releases").join(id.as_str())),
+        None => fs::remove_file(&current).or_else(|error| match error.kind() {
+            io::ErrorKind::NotFound => Ok(()),
+            _ => Err(error),
+        }),
+    }
+    .doing("cannot point", &current)
+}
+
+/// Before the first deploy there is no supervisor to wake; the step that starts one comes later.
+fn wake_if_any(root: &Root) -> Result<(), Failure> {
+    match observe::supervisor(root)? {
+        Some(_) => wake(root),
+        None => Ok(()),
+    }
+}
+
+/// Waits until a release runs, all of it, as declared and healthy.
+fn gate(root: &Root, release: &Release, timeout: Duration, follow: &mut Follow<'_>) -> Result<(), Failure> {
+    wake(root)?;
+    let desired = read_desired(root)?;
+    await_status(root, timeout, follow, |status| {
+        if status.release.as_ref() != Some(&release.id) {
+            return Ok(None);
+        }
+        let healthy = release.content.services.iter().all(|service| {
+            status.components.get(&service.component).is_some_and(|running| {
+                running.state == State::Healthy
+                    && running.fingerprint == release.fingerprint(service)
+                    && running.config == release.config_fingerprint(service)
+            })
+        });
+        if !healthy {
+            fail_if_sick(status, release, &desired)?;
+        }
+        Ok(healthy.then_some(()))
+    })
+}

@@ -1,0 +1,174 @@
+//! Looking at the host. Nothing here changes anything.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+};
+
+use serde::de::DeserializeOwned;
+use walkdir::WalkDir;
+
+use super::{journal, port};
+use crate::{
+    component::Component,
+    durable,
+    failure::{Class, Doing, Failure},
+    layout::Root,
+    observed::{Desired, Observed, PortFact, Question, Running, State, Supervisor},
+    process,
+    release::{Contents, Release, ReleaseId, sha256_hex},
+    supervise::{Record, Status},
+};
+
+/// Answers a question.
+pub(super) fn observe(root: &Root, question: &Question) -> Result<Observed, Failure> {
+    let (releases, leftovers) = releases(root)?;
+    let current = current(root)?;
+    let manifest = current.as_ref().and_then(|id| releases.iter().find(|release| release.id == *id));
+    let desired: Desired = read_json(&root.desired())?.unwrap_or_default();
+    let components = components(root)?;
+    Ok(Observed {
+        system: process::uname('s').doing("cannot run", Path::new("uname"))?,
+        machine: process::uname('m').doing("cannot run", Path::new("uname"))?,
+        root: root.path().to_owned(),
+        program: read_text(&root.program_id())?.filter(|_| root.program().exists()),
+        damaged: manifest.map(|release| damaged(root, release)).unwrap_or_default(),
+        contents: manifest.filter(|_| question.contents).map(|it| contents(root, it)).unwrap_or_default(),
+        ports: ports(question, manifest, &components)?,
+        history: read_json(&root.history())?.unwrap_or_default(),
+        interrupted: journal::interrupted(&root.journal()).doing("cannot read", &root.journal())?,
+        supervisor: supervisor(root)?,
+        programs: question.programs.iter().filter_map(|names| Some((names.first()?.clone(), find(names)))).collect(),
+        current,
+        releases,
+        leftovers,
+        desired,
+        components,
+    })
+}
+
+/// The supervisor, known by its lock; the status file alone may be a dead one's.
+pub(super) fn supervisor(root: &Root) -> Result<Option<Supervisor>, Failure> {
+    if !process::is_locked(&root.supervisor_lock()) {
+        return Ok(None);
+    }
+    Ok(status(root)?.map(|status| status.supervisor))
+}
+
+/// What the supervisor wrote last, whether it still runs or not.
+pub(super) fn status(root: &Root) -> Result<Option<Status>, Failure> {
+    read_json(&root.status())
+}
+
+/// Where `current` points; `None` before the first deploy.
+pub(super) fn current(root: &Root) -> Result<Option<ReleaseId>, Failure> {
+    match fs::read_link(root.current()) {
+        Ok(target) => {
+            let name = target.file_name().map(|name| name.to_string_lossy().into_owned());
+            Ok(name.map(ReleaseId::from_folder_name))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).doing("cannot read", &root.current()),
+    }
+}
+
+pub(super) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, Failure> {
+    let Some(bytes) = durable::read_if_any(path).doing("cannot read", path)? else { return Ok(None) };
+    let value = serde_json::from_slice(&bytes).map_err(|error| {
+        Failure::new(Class::Failed, format!("cannot understand {}", path.display()))
+            .because(&error)
+            .hint("it is ours, and rewritten by every deploy: move the file away and deploy again")
+    })?;
+    Ok(Some(value))
+}
+
+fn read_text(path: &Path) -> Result<Option<String>, Failure> {
+    let bytes = durable::read_if_any(path).doing("cannot read", path)?;
+    Ok(bytes.map(|bytes| String::from_utf8_lossy(&bytes).trim().to_owned()))
+}
+
+fn releases(root: &Root) -> Result<(Vec<Release>, Vec<String>), Failure> {
+    let folder = root.releases();
+    let (mut releases, mut leftovers) = (Vec::new(), Vec::new());
+    if folder.exists() {
+        for entry in WalkDir::new(&folder).min_depth(1).max_depth(1).sort_by_file_name() {
+            let entry = entry.map_err(io::Error::from).doing("cannot list", &folder)?;
+            match Release::read(entry.path()) {
+                Some(release) => releases.push(release),
+                None => leftovers.push(entry.file_name().to_string_lossy().into_owned()),
+            }
+        }
+    }
+    Ok((releases, leftovers))
+}
+
+fn damaged(root: &Root, release: &Release) -> Vec<String> {
+    let folder = root.release(&release.id);
+    let intact = |path: &str, digest: &str| fs::read(folder.join(path)).is_ok_and(|bytes| sha256_hex(&bytes) == digest);
+    let files = release.content.files.iter().filter(|(path, digest)| !intact(path, digest));
+    let mut damaged: Vec<String> = files.map(|(path, _)| path.clone()).collect();
+    if !folder.join("bin/xtask").exists() {
+        damaged.push("bin/xtask".to_owned());
+    }
+    damaged
+}
+
+fn contents(root: &Root, release: &Release) -> Contents {
+    let folder = root.release(&release.id);
+    let read = |path: &String| Some((path.clone(), fs::read_to_string(folder.join(path)).ok()?));
+    release.content.files.keys().filter_map(read).collect()
+}
+
+/// What the supervisor last wrote, corrected by what the locks say now.
+fn components(root: &Root) -> Result<BTreeMap<Component, Running>, Failure> {
+    let supervised = process::is_locked(&root.supervisor_lock());
+    let mut components = status(root)?.map(|status| status.components).unwrap_or_default();
+    for component in Component::ALL {
+        let lives = process::is_locked(&root.component_lock(component));
+        match components.get_mut(&component) {
+            _ if supervised => {}
+            Some(running) if !lives => (running.state, running.identity) = (State::Stopped, None),
+            Some(running) => running.detail = Some("it runs, but no supervisor keeps it".to_owned()),
+            None if lives => {
+                if let Some(record) = read_json::<Record>(&root.component_record(component))? {
+                    components.insert(component, record.unsupervised());
+                }
+            }
+            None => {}
+        }
+    }
+    Ok(components)
+}
+
+/// Only the ports of components that do not run are tried: what runs has its port.
+fn ports(
+    question: &Question,
+    current: Option<&Release>,
+    components: &BTreeMap<Component, Running>,
+) -> Result<BTreeMap<Component, PortFact>, Failure> {
+    let runs = |component: &Component| components.get(component).is_some_and(|running| running.identity.is_some());
+    let had = |component: &Component, wanted: u16| {
+        let port = current?.content.ports.get(component).filter(|port| port.wanted == wanted)?;
+        (runs(component) || port::is_free(port.chosen)).then_some(port.chosen)
+    };
+    let mut taken: Vec<u16> = question.ports.values().copied().filter(|port| *port != 0).collect();
+    let mut facts = BTreeMap::new();
+    for (component, wanted) in &question.ports {
+        let fact = if let Some(free) = had(component, *wanted) {
+            PortFact { wanted: *wanted, holder: None, free }
+        } else {
+            let others: Vec<u16> = taken.iter().copied().filter(|port| port != wanted).collect();
+            let free = port::next_free(*wanted, &others).doing("cannot find", Path::new("a free port"))?;
+            let holder = (*wanted != 0 && free != *wanted).then(|| port::holder(*wanted));
+            PortFact { wanted: *wanted, holder, free }
+        };
+        taken.push(fact.free);
+        facts.insert(*component, fact);
+    }
+    Ok(facts)
+}
+
+fn find(names: &[String]) -> Option<PathBuf> {
+    names.iter().find_map(|name| process::find(name))
+}

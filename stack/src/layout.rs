@@ -1,0 +1,115 @@
+//! Where everything of ours lives on a host. Nothing else in the program spells these names.
+
+use std::path::{Path, PathBuf};
+
+use crate::{component::Component, release::ReleaseId};
+
+/// The folder that holds the whole stack on a host; an absolute path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Root(PathBuf);
+
+impl Root {
+    /// `path` must be absolute: components get paths below it in their arguments.
+    pub fn new(path: PathBuf) -> Self {
+        debug_assert!(path.is_absolute());
+        Root(path)
+    }
+
+    /// The folder itself.
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// The program at a stable path, for cron and for macOS privacy grants.
+    pub fn program(&self) -> PathBuf {
+        self.0.join("bin/xtask")
+    }
+
+    /// The identity of that program.
+    pub(crate) fn program_id(&self) -> PathBuf {
+        self.0.join("bin/xtask.id")
+    }
+
+    /// All releases.
+    pub(crate) fn releases(&self) -> PathBuf {
+        self.0.join("releases")
+    }
+
+    /// One release.
+    pub(crate) fn release(&self, id: &ReleaseId) -> PathBuf {
+        self.releases().join(id.as_str())
+    }
+
+    /// The symbolic link to the release that is to run.
+    pub(crate) fn current(&self) -> PathBuf {
+        self.0.join("current")
+    }
+
+    pub(crate) fn state(&self) -> PathBuf {
+        self.0.join("state")
+    }
+
+    /// What an apply did, line by line.
+    pub(crate) fn journal(&self) -> PathBuf {
+        self.state().join("journal.jsonl")
+    }
+
+    /// The releases that passed their gate, the newest last.
+    pub(crate) fn history(&self) -> PathBuf {
+        self.state().join("history.json")
+    }
+
+    /// Held by whoever changes this host.
+    pub(crate) fn apply_lock(&self) -> PathBuf {
+        self.state().join("apply.lock")
+    }
+
+    /// What the user stopped or asked to restart.
+    pub(crate) fn desired(&self) -> PathBuf {
+        self.state().join("desired.json")
+    }
+
+    /// What the supervisor sees.
+    pub(crate) fn status(&self) -> PathBuf {
+        self.state().join("status.json")
+    }
+
+    /// Held by the supervisor.
+    pub(crate) fn supervisor_lock(&self) -> PathBuf {
+        self.state().join("supervisor.lock")
+    }
+
+    /// Held by a running component and everything that it starts.
+    pub(crate) fn component_lock(&self, component: Component) -> PathBuf {
+        self.state().join(format!("run/{component}.lock"))
+    }
+
+    /// Which process a component is.
+    pub(crate) fn component_record(&self, component: Component) -> PathBuf {
+        self.state().join(format!("run/{component}.json"))
+    }
+
+    pub(crate) fn logs(&self) -> PathBuf {
+        self.0.join("logs")
+    }
+
+    /// What a component printed.
+    pub(crate) fn log(&self, component: Component) -> PathBuf {
+        self.logs().join(format!("{component}.log"))
+    }
+
+    /// What the supervisor printed.
+    pub(crate) fn supervisor_log(&self) -> PathBuf {
+        self.logs().join("supervisor.log")
+    }
+
+    /// What outlives every release: models, samples.
+    pub fn data(&self) -> PathBuf {
+        self.0.join("data")
+    }
+
+    /// The folders that must exist before anything else.
+    pub(crate) fn skeleton(&self) -> [PathBuf; 6] {
+        [self.0.join("bin"), self.releases(), self.state(), self.state().join("run"), self.logs(), self.data()]
+    }
+}

@@ -1,0 +1,164 @@
+//! What a host is and has: facts, without judgement.
+//!
+//! Invariant: everything the planner may base a decision on is in here, and nothing else is.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    component::Component,
+    process::Identity,
+    release::{Contents, Release, ReleaseId},
+};
+
+/// What the planner wants to know beyond what every observation tells.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Question {
+    /// Is this port free, and if not, which one is? 0 asks for any.
+    pub ports: BTreeMap<Component, u16>,
+    /// Where are these programs? Each list holds the names that one program goes by.
+    pub programs: BTreeSet<Vec<String>>,
+    /// Whether the current release's files are to be sent along, for a diff.
+    pub contents: bool,
+}
+
+/// The answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Observed {
+    /// `uname -s`: `Linux`, `Darwin`.
+    pub system: String,
+    /// `uname -m`: `x86_64`, `arm64`.
+    pub machine: String,
+    /// The root, absolute.
+    pub root: PathBuf,
+    /// Identity of the program at the root's stable path.
+    pub program: Option<String>,
+    /// The release that is to run.
+    pub current: Option<ReleaseId>,
+    /// All releases on the host whose manifest can be read.
+    pub releases: Vec<Release>,
+    /// Folders below `releases/` that are no release: leftovers of something that was cut short.
+    pub leftovers: Vec<String>,
+    /// Files of the current release that are not as its manifest says.
+    pub damaged: Vec<String>,
+    /// Releases that passed their gate, the newest last.
+    pub history: Vec<ReleaseId>,
+    /// An apply that began and did not end.
+    pub interrupted: Option<Interrupted>,
+    /// The supervisor, if one runs.
+    pub supervisor: Option<Supervisor>,
+    /// What was stopped or asked to restart by hand.
+    pub desired: Desired,
+    /// The components that have a process, or had one when the supervisor last looked.
+    pub components: BTreeMap<Component, Running>,
+    /// Answers by the component that asked.
+    pub ports: BTreeMap<Component, PortFact>,
+    /// Answers by the program's first name; `None`: not found.
+    pub programs: BTreeMap<String, Option<PathBuf>>,
+    /// The current release's files, if asked for.
+    pub contents: Contents,
+}
+
+impl Observed {
+    /// The manifest of the release that is to run.
+    pub fn current_release(&self) -> Option<&Release> {
+        self.release(self.current.as_ref()?)
+    }
+
+    /// The manifest of a release on this host.
+    pub fn release(&self, id: &ReleaseId) -> Option<&Release> {
+        self.releases.iter().find(|release| release.id == *id)
+    }
+
+    /// The release to go back to when `to` turns out sick.
+    pub fn last_good_before(&self, to: &ReleaseId) -> Option<&ReleaseId> {
+        self.history.iter().rev().find(|id| *id != to && self.release(id).is_some())
+    }
+}
+
+/// An apply that began and did not end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Interrupted {
+    /// When it began.
+    pub began: DateTime<Utc>,
+    /// The release it was going to.
+    pub to: ReleaseId,
+    /// The last step that it is known to have begun.
+    pub step: Option<String>,
+}
+
+/// The supervisor that runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Supervisor {
+    /// Its process.
+    pub identity: Identity,
+    /// Identity of the program it runs.
+    pub program: String,
+}
+
+/// What a person asked of the supervisor beyond the release.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Desired {
+    /// Grows with every change, so that one can wait until the supervisor has seen it.
+    pub revision: u64,
+    /// Nothing is to run, the supervisor neither.
+    pub halted: bool,
+    /// Components that are not to run.
+    pub stopped: BTreeSet<Component>,
+    /// How often each component was asked to restart.
+    pub restarts: BTreeMap<Component, u64>,
+}
+
+/// What a component is doing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// It runs and answers.
+    Healthy,
+    /// It runs, or waits for what it needs, and does not answer yet.
+    #[default]
+    Starting,
+    /// It does not answer any more, or cannot stay up.
+    Unhealthy,
+    /// It does not run, and is not meant to.
+    Stopped,
+    /// This release does without it.
+    Absent,
+}
+
+/// A component as the supervisor sees it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Running {
+    /// What it is doing.
+    pub state: State,
+    /// Its process.
+    pub identity: Option<Identity>,
+    /// [`Release::fingerprint`] of what was started, or is tried to be.
+    pub fingerprint: String,
+    /// [`Release::config_fingerprint`] of what it last read, or was to read.
+    pub config: String,
+    /// How often it was asked to restart when it was started.
+    pub asked_restarts: u64,
+    /// How often it ended by itself since it was last changed on purpose.
+    pub failures: u32,
+    /// Since when it is in this state.
+    pub since: DateTime<Utc>,
+    /// What went wrong, or what it waits for.
+    pub detail: Option<String>,
+}
+
+/// Whether a port can be had.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortFact {
+    /// The port that was asked about.
+    pub wanted: u16,
+    /// Who listens there, unless it is free or ours.
+    pub holder: Option<String>,
+    /// The wanted port if it can be had, else the next one that can.
+    pub free: u16,
+}

@@ -1,0 +1,297 @@
+//! The planner: settings and facts in, steps out.
+//!
+//! Invariant: pure (no clock, no I/O, no randomness), and a plan leaves `apply` nothing to decide. An empty plan means
+//! the host is as declared.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    component::Component,
+    declare::{Wanted, declare},
+    failure::{Class, Failure},
+    layout::Root,
+    observed::{Observed, Running, State},
+    process::Command,
+    release::{Contents, Release, ReleaseId, Service},
+};
+
+/// Releases that a host keeps: the current one and those to go back to.
+const KEPT_RELEASES: usize = 3;
+
+/// How long components may take to become healthy.
+const GATE_TIMEOUT_S: u64 = 60;
+
+/// What it takes to bring a host from what was observed to what is declared.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// The release that was current when the host was observed; `apply` refuses a host that has moved on.
+    pub base: Option<ReleaseId>,
+    /// What will run.
+    pub release: Release,
+    /// In order.
+    pub steps: Vec<Step>,
+    /// What the planner chose that a person should know.
+    pub notes: Vec<String>,
+}
+
+/// One idempotent step.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "step", rename_all = "snake_case")]
+pub enum Step {
+    /// Put our program at the root's stable path.
+    InstallProgram {
+        /// Its identity.
+        id: String,
+    },
+    /// Put the program of an earlier release back at the root's stable path.
+    RestoreProgram {
+        /// Its identity.
+        id: String,
+        /// The release that has it.
+        release: ReleaseId,
+    },
+    /// Write the release's files beside the others, verified against its manifest.
+    StageRelease {
+        /// Which one.
+        release: ReleaseId,
+        /// How many files.
+        files: usize,
+        /// Of how many bytes.
+        size_bytes: usize,
+    },
+    /// Let a component's own tool check what was staged.
+    Check {
+        /// Whose files.
+        component: Component,
+        /// The tool.
+        command: Command,
+    },
+    /// Point `current` at the release. Up to here nothing that runs was touched.
+    Switch {
+        /// What was current.
+        from: Option<ReleaseId>,
+        /// What will be.
+        to: ReleaseId,
+    },
+    /// Have our supervisor run the release.
+    Supervise {
+        /// Why that is not the case already.
+        why: String,
+    },
+    /// Wait until a component that did not run does.
+    Start {
+        /// Which one.
+        component: Component,
+        /// Why it did not.
+        why: String,
+    },
+    /// Wait until a component was stopped and started.
+    Restart {
+        /// Which one.
+        component: Component,
+        /// Why.
+        why: String,
+        /// Whether the supervisor has to be asked, since nothing in the release tells it.
+        ask: bool,
+    },
+    /// Wait until a component has read its files again.
+    Reload {
+        /// Which one.
+        component: Component,
+    },
+    /// Wait until a component that the release does without is gone.
+    Stop {
+        /// Which one.
+        component: Component,
+    },
+    /// Wait until every component is healthy; else the previous release is put back.
+    Gate {
+        /// Which ones.
+        components: Vec<Component>,
+        /// For so long.
+        timeout_s: u64,
+    },
+    /// Remove what no one goes back to.
+    Sweep {
+        /// Names of folders below `releases/`.
+        folders: Vec<String>,
+    },
+}
+
+impl Step {
+    /// Whether it changes the host, rather than looks at it.
+    pub fn changes(&self) -> bool {
+        !matches!(self, Step::Check { .. } | Step::Gate { .. })
+    }
+
+    /// The component that stops serving for a moment.
+    pub fn interrupts(&self) -> Option<Component> {
+        match self {
+            Step::Restart { component, .. } | Step::Stop { component } => Some(*component),
+            _ => None,
+        }
+    }
+}
+
+/// Plans a deploy.
+///
+/// # Errors
+/// The settings ask for something that this host cannot be brought to.
+pub fn plan(wanted: &Wanted, observed: &Observed) -> Result<(Plan, Contents), Failure> {
+    let declared = declare(wanted, observed)?;
+    let release = declared.release;
+    let id = &release.id;
+    let mut steps = Vec::new();
+    if observed.program.as_ref() != Some(&wanted.program) {
+        steps.push(Step::InstallProgram { id: wanted.program.clone() });
+    }
+    let damaged = observed.current.as_ref() == Some(id) && !observed.damaged.is_empty();
+    if observed.release(id).is_none() || damaged {
+        let size_bytes = declared.contents.values().map(String::len).sum();
+        steps.push(Step::StageRelease { release: id.clone(), files: declared.contents.len(), size_bytes });
+        steps.extend(check(&release, observed));
+    }
+    steps.extend(run(&release, observed));
+    let folders = unneeded(id, observed);
+    if !folders.is_empty() {
+        steps.push(Step::Sweep { folders });
+    }
+    let mut notes = declared.notes;
+    if let Some(interrupted) = &observed.interrupted {
+        let step = interrupted.step.as_deref().unwrap_or("its first step");
+        notes.push(format!("an earlier change was cut off at: {step}; this one goes on from what it left"));
+    }
+    Ok((Plan { base: observed.current.clone(), release, steps, notes }, declared.contents))
+}
+
+/// Plans the way back to the release that was healthy before the current one.
+///
+/// # Errors
+/// There is none.
+pub fn plan_rollback(observed: &Observed) -> Result<Plan, Failure> {
+    let previous = observed.current.as_ref().and_then(|current| observed.last_good_before(current));
+    let Some(release) = previous.and_then(|id| observed.release(id)) else {
+        return Err(Failure::new(Class::Nothing, "there is no earlier release to go back to")
+            .hint("`cargo xtask status` shows what runs, `cargo xtask deploy` deploys what stack.toml says"));
+    };
+    let mut steps = Vec::new();
+    if observed.program.as_ref() != Some(&release.content.program) {
+        steps.push(Step::RestoreProgram { id: release.content.program.clone(), release: release.id.clone() });
+    }
+    steps.extend(run(release, observed));
+    Ok(Plan { base: observed.current.clone(), release: release.clone(), steps, notes: Vec::new() })
+}
+
+/// What makes a staged release the one that runs, healthily.
+fn run(release: &Release, observed: &Observed) -> Vec<Step> {
+    let mut steps = Vec::new();
+    if observed.current.as_ref() != Some(&release.id) {
+        steps.push(Step::Switch { from: observed.current.clone(), to: release.id.clone() });
+    }
+    steps.extend(supervise(release, observed));
+    let services = &release.content.services;
+    steps.extend(services.iter().filter_map(|service| adjust(release, service, observed)));
+    let runs = |component: &Component| observed.components.get(component).is_some_and(|it| it.identity.is_some());
+    let gone = |component: &Component| runs(component) && release.service(*component).is_none();
+    steps.extend(Component::ALL.into_iter().filter(gone).map(|component| Step::Stop { component }));
+    let starting = observed.components.values().any(|running| running.state == State::Starting);
+    let passed = observed.history.last() == Some(&release.id) && observed.interrupted.is_none();
+    if !steps.is_empty() || starting || !passed {
+        let components = services.iter().map(|service| service.component).collect();
+        steps.push(Step::Gate { components, timeout_s: GATE_TIMEOUT_S });
+    }
+    steps
+}
+
+fn supervise(release: &Release, observed: &Observed) -> Option<Step> {
+    let why = match &observed.supervisor {
+        None => "no supervisor runs",
+        Some(supervisor) if supervisor.program != release.content.program => "the program changed",
+        Some(_) if observed.desired.halted => "the stack was stopped",
+        Some(_) => return None,
+    };
+    Some(Step::Supervise { why: why.to_owned() })
+}
+
+/// What a component needs to be as declared, if anything.
+fn adjust(release: &Release, service: &Service, observed: &Observed) -> Option<Step> {
+    let component = service.component;
+    let start = |why: &str| Some(Step::Start { component, why: why.to_owned() });
+    let restart = |why: &str, ask| Some(Step::Restart { component, why: why.to_owned(), ask });
+    let running: &Running = match observed.components.get(&component) {
+        _ if observed.desired.stopped.contains(&component) => return start("it was stopped by hand"),
+        Some(running) if running.identity.is_some() => running,
+        _ => return start("it does not run"),
+    };
+    if running.fingerprint != release.fingerprint(service) {
+        return restart("its program, arguments or files changed", false);
+    }
+    if running.state == State::Unhealthy {
+        return restart(running.detail.as_deref().unwrap_or("it does not answer"), true);
+    }
+    (running.config != release.config_fingerprint(service)).then_some(Step::Reload { component })
+}
+
+fn check(release: &Release, observed: &Observed) -> Option<Step> {
+    let promtool = observed.programs.get("promtool").cloned().flatten()?;
+    release.service(Component::Prometheus)?;
+    let staged = Root::new(observed.root.clone()).release(&release.id);
+    let config = staged.join("prometheus/prometheus.yml").display().to_string();
+    let command = Command { program: promtool, args: vec!["check".into(), "config".into(), config], env: [].into() };
+    Some(Step::Check { component: Component::Prometheus, command })
+}
+
+/// Folders below `releases/` to remove once `id` runs: leftovers, and all but the newest that passed their gate.
+fn unneeded(id: &ReleaseId, observed: &Observed) -> Vec<String> {
+    let mut kept = vec![id];
+    kept.extend(observed.current.as_ref().filter(|current| observed.history.contains(current)));
+    for good in observed.history.iter().rev() {
+        if kept.len() < KEPT_RELEASES && !kept.contains(&good) {
+            kept.push(good);
+        }
+    }
+    let old = observed.releases.iter().map(|release| &release.id).filter(|found| !kept.contains(found));
+    old.map(ToString::to_string).chain(observed.leftovers.iter().cloned()).collect()
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Step::InstallProgram { id } => write!(f, "install program {id}"),
+            Step::RestoreProgram { id, release } => write!(f, "put back program {id} of release {release}"),
+            Step::StageRelease { release, files, size_bytes } => {
+                write!(f, "stage release {release}: {files} files, {size_bytes} bytes")
+            }
+            Step::Check { component, command } => write!(f, "check {component}: {command}"),
+            Step::Switch { from: Some(from), to } => write!(f, "switch from release {from} to {to}"),
+            Step::Switch { from: None, to } => write!(f, "switch to release {to}"),
+            Step::Supervise { why } => write!(f, "supervise ({why})"),
+            Step::Start { component, why } => write!(f, "start {component} ({why})"),
+            Step::Restart { component, why, .. } => write!(f, "restart {component} ({why})"),
+            Step::Reload { component } => write!(f, "reload {component} (its files changed)"),
+            Step::Stop { component } => write!(f, "stop {component} (the release does without it)"),
+            Step::Gate { components, timeout_s } => {
+                let names: Vec<&str> = components.iter().map(|component| component.name()).collect();
+                write!(f, "wait until healthy: {} (at most {timeout_s} s)", names.join(", "))
+            }
+            Step::Sweep { folders } => write!(f, "remove releases {}", folders.join(", ")),
+        }
+    }
+}
+
+impl fmt::Display for Plan {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for note in &self.notes {
+            writeln!(f, "note: {note}")?;
+        }
+        if self.steps.is_empty() {
+            return writeln!(f, "release {} runs as declared: nothing to do", self.release.id);
+        }
+        for (index, step) in self.steps.iter().enumerate() {
+            writeln!(f, "{:>3}. {step}", index + 1)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,261 @@
+//! The one place that starts, replaces and signals programs.
+//!
+//! A process is known by a lock that it holds and by its pid *and* start time: a pid alone may belong to somebody else
+//! by now. Locks ride on standard input, which `exec` and children inherit by themselves, so that "the lock is free"
+//! means "the process and all that it started are gone". Invariant: no signal is sent on the strength of a pid alone.
+
+#![expect(clippy::disallowed_methods, reason = "this is the place the rule points to")]
+
+use std::{
+    collections::BTreeMap,
+    env, fs,
+    fs::{File, TryLockError},
+    io::{self, Read},
+    os::{
+        fd::AsFd,
+        unix::{fs::MetadataExt, process::CommandExt},
+    },
+    path::{Path, PathBuf},
+    process::{Command as StdCommand, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use rustix::process::{Pid, Signal, WaitOptions};
+use serde::{Deserialize, Serialize};
+
+/// Folders that non-interactive shells and cron leave out of PATH, and where tools are all the same.
+const TOOL_FOLDERS: [&str; 8] =
+    ["/opt/homebrew/bin", "/opt/homebrew/sbin", "/usr/local/bin", "/usr/local/sbin", "/usr/bin", "/usr/sbin", "/bin", "/sbin"];
+
+/// Variables that a component takes from us; everything else it is given by name.
+const KEPT_VARIABLES: [&str; 6] = ["HOME", "LANG", "LOGNAME", "PATH", "TMPDIR", "USER"];
+
+/// What to run, as data.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Command {
+    /// Absolute path.
+    pub program: PathBuf,
+    /// Without the program's name.
+    pub args: Vec<String>,
+    /// Set on top of the few variables that every component gets.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub env: BTreeMap<String, String>,
+}
+
+impl Command {
+    fn std(&self) -> StdCommand {
+        let mut command = StdCommand::new(&self.program);
+        command.args(&self.args).env_clear();
+        command.envs(KEPT_VARIABLES.iter().filter_map(|name| Some((name, env::var_os(name)?))));
+        command.envs(&self.env);
+        command
+    }
+}
+
+impl std::fmt::Display for Command {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.program.display())?;
+        self.args.iter().try_for_each(|arg| write!(f, " {arg}"))
+    }
+}
+
+/// What a finished command left behind.
+#[derive(Debug)]
+pub(crate) struct Finished {
+    pub(crate) success: bool,
+    /// Both streams, as they came.
+    pub(crate) output: String,
+}
+
+/// Runs a step's command to its end. It inherits `lock`, so that the lock outlives us if we are killed meanwhile.
+pub(crate) fn run(command: &Command, lock: &File, timeout: Duration) -> io::Result<Finished> {
+    let handle = duct::cmd(&command.program, &command.args)
+        .stdin_file(lock.try_clone()?)
+        .stderr_to_stdout()
+        .stdout_capture()
+        .unchecked()
+        .start()?;
+    match handle.wait_timeout(timeout)? {
+        Some(done) => Ok(Finished {
+            success: done.status.success(),
+            output: String::from_utf8_lossy(&done.stdout).trim().to_owned(),
+        }),
+        None => {
+            handle.kill()?;
+            Err(io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {} s", timeout.as_secs())))
+        }
+    }
+}
+
+/// Starts a program at the head of a process group of its own; both its streams go to `log`.
+pub(crate) fn spawn_group(command: &Command, log: File) -> io::Result<u32> {
+    let mut child = command.std();
+    child.process_group(0).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+    Ok(child.spawn()?.id())
+}
+
+/// Starts a program that outlives us and holds `lock` from its first moment.
+pub(crate) fn spawn_holding(command: &Command, lock: File, log: File) -> io::Result<u32> {
+    Ok(command.std().stdin(lock).stdout(log.try_clone()?).stderr(log).spawn()?.id())
+}
+
+/// Becomes another program: same pid, same standard streams, hence same lock. Returns only if that failed.
+pub(crate) fn become_program(command: &Command) -> io::Error {
+    command.std().exec()
+}
+
+/// Leaves the terminal's session, so that closing it does not end us.
+pub(crate) fn leave_session() {
+    // Fails only for a group's leader, which a started child is not; then there is nothing to leave.
+    let _ = rustix::process::setsid();
+}
+
+/// Finds a program on PATH or where tools are put.
+pub(crate) fn find(name: &str) -> Option<PathBuf> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    env::split_paths(&path)
+        .chain(TOOL_FOLDERS.iter().map(PathBuf::from))
+        .map(|folder| folder.join(name))
+        .find(|file| file.metadata().is_ok_and(|meta| meta.is_file() && meta.mode() & 0o111 != 0))
+}
+
+/// A process that cannot be mistaken for a later one with its pid.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// Process id.
+    pub pid: u32,
+    /// When it started, in whatever words the system has for that.
+    pub started: String,
+}
+
+impl Identity {
+    /// This process; it keeps this identity across `exec`.
+    pub(crate) fn own() -> io::Result<Identity> {
+        let pid = std::process::id();
+        let started = started(pid).ok_or_else(|| io::Error::other("the system does not tell when a process started"))?;
+        Ok(Identity { pid, started })
+    }
+
+    /// A child that was just started. It may have ended already; then only its exit status is left to be had.
+    pub(crate) fn of_child(pid: u32) -> Identity {
+        Identity { pid, started: started(pid).unwrap_or_default() }
+    }
+
+    /// Whether it runs; a zombie does not.
+    pub(crate) fn is_alive(&self) -> bool {
+        self.ended().is_none()
+    }
+
+    /// How it ended, or `None` while it runs. Only a parent learns more than that it did, and only once.
+    pub(crate) fn ended(&self) -> Option<String> {
+        if let Ok(Some((_, status))) = rustix::process::waitpid(self.raw(), WaitOptions::NOHANG) {
+            return Some(match (status.exit_status(), status.terminating_signal()) {
+                (Some(code), _) => format!("exited with status {code}"),
+                (None, Some(signal)) => format!("was ended by signal {signal}"),
+                (None, None) => "ended".to_owned(),
+            });
+        }
+        let runs = started(self.pid).is_some_and(|started| started == self.started);
+        (!runs).then(|| "ended".to_owned())
+    }
+
+    /// Asks the process alone.
+    pub(crate) fn signal(&self, signal: Signal) {
+        if let (true, Some(pid)) = (self.is_alive(), self.raw()) {
+            let _ = rustix::process::kill_process(pid, signal);
+        }
+    }
+
+    /// Asks the process and its group. Call it only while the component's lock is held: the group then has a member,
+    /// and the kernel gives its number to nobody else.
+    pub(crate) fn signal_group(&self, signal: Signal) {
+        if let Some(pid) = self.raw() {
+            let _ = rustix::process::kill_process_group(pid, signal);
+        }
+    }
+
+    fn raw(&self) -> Option<Pid> {
+        Pid::from_raw(i32::try_from(self.pid).ok()?)
+    }
+}
+
+/// When a process started: ticks since boot from /proc, else ps's words. `None`: it does not run, or is a zombie.
+fn started(pid: u32) -> Option<String> {
+    if let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) {
+        // The name in parentheses may hold anything, spaces and parentheses too: fields count from its end.
+        let fields: Vec<&str> = stat.get(stat.rfind(')')? + 2..)?.split(' ').collect();
+        return (!matches!(fields.first(), Some(&"Z" | &"X"))).then(|| fields.get(19).map(|ticks| (*ticks).to_owned()))?;
+    }
+    if Path::new("/proc/self/stat").exists() {
+        return None;
+    }
+    let ps = duct::cmd!("ps", "-o", "stat=,lstart=", "-p", pid.to_string()).stderr_null().unchecked().read().ok()?;
+    let (state, started) = ps.trim().split_once(' ')?;
+    (!state.starts_with('Z')).then(|| started.trim().to_owned())
+}
+
+/// Opens and takes a lock, or says that somebody else has it.
+pub(crate) fn try_lock(path: &Path) -> io::Result<Option<File>> {
+    let file = File::options().create(true).truncate(false).read(true).write(true).open(path)?;
+    match file.try_lock() {
+        Ok(()) => Ok(Some(file)),
+        Err(TryLockError::WouldBlock) => Ok(None),
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
+/// Like [`try_lock`], with patience for those that only look whether the lock is free.
+pub(crate) fn lock_within(path: &Path, patience: Duration) -> io::Result<Option<File>> {
+    let deadline = Instant::now() + patience;
+    loop {
+        match try_lock(path)? {
+            None if Instant::now() < deadline => thread::sleep(Duration::from_millis(5)),
+            outcome => return Ok(outcome),
+        }
+    }
+}
+
+/// Whether somebody holds the lock. A missing file is a free lock.
+pub(crate) fn is_locked(path: &Path) -> bool {
+    let Ok(file) = File::options().read(true).open(path) else { return false };
+    matches!(file.try_lock(), Err(TryLockError::WouldBlock))
+}
+
+/// Makes the lock at `path` our standard input, unless it is already. `false`: somebody else holds it.
+pub(crate) fn hold_on_stdin(path: &Path) -> io::Result<bool> {
+    let inherited = File::from(io::stdin().as_fd().try_clone_to_owned()?).metadata();
+    if let (Ok(stdin), Ok(lock)) = (inherited, fs::metadata(path))
+        && (stdin.dev(), stdin.ino()) == (lock.dev(), lock.ino())
+    {
+        return Ok(true);
+    }
+    let Some(lock) = lock_within(path, Duration::from_secs(1))? else { return Ok(false) };
+    rustix::stdio::dup2_stdin(lock.as_fd())?;
+    Ok(true)
+}
+
+/// The last line with words in it among the last few kilobytes of a log.
+pub(crate) fn last_words(log: &Path) -> Option<String> {
+    let mut file = File::open(log).ok()?;
+    let length = file.metadata().ok()?.len();
+    io::Seek::seek(&mut file, io::SeekFrom::Start(length.saturating_sub(4096))).ok()?;
+    let mut tail = Vec::new();
+    file.read_to_end(&mut tail).ok()?;
+    let tail = String::from_utf8_lossy(&tail);
+    tail.lines().rev().map(str::trim).find(|line| !line.is_empty()).map(str::to_owned)
+}
+
+/// What `uname` says: `s` the system, `m` the machine. Asked through PATH, so that a host can be another in tests.
+pub(crate) fn uname(what: char) -> io::Result<String> {
+    let flag = format!("-{what}");
+    duct::cmd!("uname", flag).stderr_null().read()
+}
+
+/// Who listens on a port where there is no /proc.
+pub(crate) fn lsof_listener(port: u16) -> Option<String> {
+    let port = format!("-iTCP:{port}");
+    let output = duct::cmd!("lsof", "-nP", port, "-sTCP:LISTEN", "-Fpc").stderr_null().unchecked().read().ok()?;
+    let field = |tag: char| output.lines().find_map(|line| line.strip_prefix(tag));
+    Some(format!("{} (pid {})", field('c')?, field('p')?))
+}

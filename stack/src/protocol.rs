@@ -1,0 +1,142 @@
+//! What a client asks of a host, and what comes back.
+//!
+//! Every exchange is one [`Request`], any number of [`Event`]s, and one `Result<`[`Reply`]`, `[`Failure`]`>`; all of it is
+//! JSON. Invariant: a reply answers its request's kind, whatever carried the two.
+
+use std::collections::BTreeSet;
+
+use chrono::{DateTime, Utc};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    component::Component,
+    failure::Failure,
+    observed::{Observed, Question},
+    plan::{Plan, Step},
+    release::{Contents, ReleaseId},
+};
+
+/// What a client asks of a host.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "request", rename_all = "snake_case")]
+pub enum Request {
+    /// What is the host, and what has it? Answered by [`Reply::Observed`].
+    Observe(Question),
+    /// Carry out a plan; its files come along. Answered by [`Reply::Applied`].
+    Apply {
+        /// The plan.
+        plan: Box<Plan>,
+        /// The bytes of its release's files.
+        contents: Contents,
+    },
+    /// Start, stop or restart by hand. Answered by [`Reply::Done`].
+    Control {
+        /// What to do.
+        action: Action,
+        /// To which components; none means the whole stack.
+        components: BTreeSet<Component>,
+    },
+    /// Send what components printed. Lines come as events; answered by [`Reply::Done`].
+    Logs(LogQuery),
+    /// Stop everything and remove what a deploy brought. Answered by [`Reply::Done`].
+    Uninstall {
+        /// The data too: models, samples.
+        data: bool,
+    },
+}
+
+/// What a person does to components by hand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Action {
+    /// Have them run.
+    Start,
+    /// Have them not run, until started again or deployed.
+    Stop,
+    /// Have them stop and start.
+    Restart,
+}
+
+/// Which lines of which logs.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct LogQuery {
+    /// Of these components; none means all.
+    pub components: BTreeSet<Component>,
+    /// Printed at this time or later.
+    pub since: Option<DateTime<Utc>>,
+    /// Go on with what is printed from now on, until told to stop.
+    pub follow: bool,
+}
+
+/// What happens on the way to a reply.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// A step of a plan begins.
+    Begin {
+        /// From 1.
+        number: usize,
+        /// The step.
+        step: Step,
+    },
+    /// The step that began last has ended well.
+    End {
+        /// From 1.
+        number: usize,
+        /// In seconds.
+        seconds: f64,
+    },
+    /// The step that began last has failed, and the previous release is being put back.
+    RollingBack {
+        /// The release that is put back; none: nothing ran before.
+        to: Option<ReleaseId>,
+        /// Why.
+        cause: Failure,
+    },
+    /// What the job that just goes on waits for.
+    Waiting {
+        /// In words.
+        detail: String,
+    },
+    /// A line that a component printed.
+    Line {
+        /// Which one.
+        component: Component,
+        /// Without its end.
+        text: String,
+    },
+}
+
+/// What a request is answered with.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(tag = "reply", rename_all = "snake_case")]
+pub enum Reply {
+    /// To [`Request::Observe`].
+    Observed(Box<Observed>),
+    /// To [`Request::Apply`].
+    Applied(Outcome),
+    /// To everything that has nothing to tell.
+    Done,
+}
+
+/// How an apply ended, once it had begun.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "outcome", rename_all = "snake_case")]
+pub enum Outcome {
+    /// The host is as planned.
+    Done,
+    /// A step failed, and the host is as it was before.
+    RolledBack {
+        /// The release that serves again; none: nothing runs, as before.
+        to: Option<ReleaseId>,
+        /// Why.
+        cause: Failure,
+    },
+    /// A step failed, and so did the way back.
+    RollbackFailed {
+        /// Why the step failed.
+        cause: Failure,
+        /// Why the way back failed.
+        rollback: Failure,
+    },
+}

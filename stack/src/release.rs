@@ -1,0 +1,171 @@
+//! A release: everything that decides what runs, under a name made from its content.
+//!
+//! Invariant: two releases with one id are one and the same; whatever would make a component run differently (program,
+//! arguments, environment, a file it reads) is part of the id.
+
+use std::{
+    collections::BTreeMap,
+    fmt, fs,
+    net::SocketAddr,
+    path::Path,
+};
+
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::{
+    component::{Component, Runtime},
+    process::Command,
+};
+
+/// The file in a release's folder that says what it is.
+pub(crate) const MANIFEST: &str = "release.json";
+
+/// Content hash of a release: 16 hex digits of SHA-256, which is plenty among the few that a host keeps.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct ReleaseId(String);
+
+impl ReleaseId {
+    /// From the name of a release's folder, which says nothing about whether there is one.
+    pub fn from_folder_name(name: String) -> Self {
+        ReleaseId(name)
+    }
+
+    /// As hex digits.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for ReleaseId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+/// The manifest of one release.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Release {
+    /// Hash of everything below.
+    pub id: ReleaseId,
+    /// Everything else.
+    #[serde(flatten)]
+    pub content: Content,
+}
+
+/// What a release consists of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Content {
+    /// Who starts the components.
+    pub runtime: Runtime,
+    /// Identity of our own program, which is the gateway, the supervisor and the stand-in.
+    pub program: String,
+    /// What runs, in starting order.
+    pub services: Vec<Service>,
+    /// What does not run here, and why.
+    pub absent: Vec<Absent>,
+    /// Which port each component got.
+    pub ports: BTreeMap<Component, Port>,
+    /// The files of the release by path below its folder: SHA-256 of the content, in hex.
+    pub files: BTreeMap<String, String>,
+}
+
+/// A component as it is to run on this host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Service {
+    /// Which one.
+    pub component: Component,
+    /// What to run.
+    pub command: Command,
+    /// Whether `command` is our own program, so that a new one means a restart.
+    pub own_program: bool,
+    /// Where it listens.
+    pub listen: SocketAddr,
+    /// The path that answers 200 when it can serve.
+    pub ready_path: String,
+    /// Components that must be able to serve before this one starts.
+    pub needs: Vec<Component>,
+    /// The files of the release that it reads: names, or folders with a trailing `/`.
+    pub reads: Vec<String>,
+    /// The path that a POST makes read them again; without one it is restarted.
+    pub reload_path: Option<String>,
+    /// How long it may take to stop, in seconds, before it is killed.
+    pub stop_grace_s: u64,
+}
+
+/// A component that this release does without.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Absent {
+    /// Which one.
+    pub component: Component,
+    /// Why, and what would bring it.
+    pub reason: String,
+}
+
+/// A port that was asked for, and the one that was given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Port {
+    /// From the settings; 0 is any.
+    pub wanted: u16,
+    /// What the component listens on, as long as `wanted` stays the same.
+    pub chosen: u16,
+}
+
+/// The bytes of a release's files by path. They travel apart from plans and manifests.
+pub type Contents = BTreeMap<String, String>;
+
+impl Release {
+    /// Names the content by its hash.
+    pub fn new(content: Content) -> Self {
+        Release { id: ReleaseId(digest_of(&content)), content }
+    }
+
+    /// Reads the manifest in a release's folder; `None` if the folder is no release.
+    pub(crate) fn read(folder: &Path) -> Option<Self> {
+        let release: Release = serde_json::from_slice(&fs::read(folder.join(MANIFEST)).ok()?).ok()?;
+        (folder.file_name()?.to_str()? == release.id.as_str()).then_some(release)
+    }
+
+    /// The service of a component, if the release has one.
+    pub fn service(&self, component: Component) -> Option<&Service> {
+        self.content.services.iter().find(|service| service.component == component)
+    }
+
+    /// Everything of which a change means a restart, as one hash.
+    pub fn fingerprint(&self, service: &Service) -> String {
+        let program = service.own_program.then_some(&self.content.program);
+        let files = service.reload_path.is_none().then(|| self.files_of(service));
+        digest_of(&(&service.command, service.listen, program, files))
+    }
+
+    /// Everything of which a change means a reload, as one hash.
+    pub fn config_fingerprint(&self, service: &Service) -> String {
+        digest_of(&self.files_of(service))
+    }
+
+    fn files_of(&self, service: &Service) -> Vec<(&String, &String)> {
+        let reads = |path: &str| {
+            service.reads.iter().any(|read| path == read || (read.ends_with('/') && path.starts_with(read.as_str())))
+        };
+        self.content.files.iter().filter(|(path, _)| reads(path)).collect()
+    }
+}
+
+impl Service {
+    /// A URL on this service, for the host itself.
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.listen)
+    }
+}
+
+/// SHA-256 in hex.
+pub(crate) fn sha256_hex(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Hash of a value's JSON: maps are ordered and structs keep their order, so equal values give equal text.
+fn digest_of(value: &impl Serialize) -> String {
+    let json = serde_json::to_vec(value).expect("our own types are JSON");
+    sha256_hex(&json)[..16].to_owned()
+}

@@ -1,0 +1,286 @@
+//! The supervisor: one small process that has a host run its current release.
+//!
+//! It is level-triggered. What should be stands in files (`current/release.json`, `state/desired.json`); on SIGHUP it
+//! reads them again and its keepers, one thread a component, bring their component there. It keeps nothing in memory
+//! that it could not find again: killed, it leaves its components running, and the next one adopts them by their locks.
+//! Invariant: at most one supervisor and at most one process group per component run on a root, by construction: each
+//! holds a lock from before its first act to its last.
+
+mod keeper;
+mod log;
+
+use std::{
+    collections::BTreeMap,
+    path::Path,
+    sync::{
+        Arc, Mutex, PoisonError,
+        mpsc::{Receiver, Sender, channel},
+    },
+    thread,
+    time::Duration,
+};
+
+use chrono::Utc;
+use keeper::{Keeper, Target};
+use reqwest::blocking::Client;
+use serde::{Deserialize, Serialize};
+use signal_hook::{
+    consts::{SIGHUP, SIGINT, SIGTERM},
+    iterator::Signals,
+};
+
+use crate::{
+    component::Component,
+    durable,
+    failure::{Class, Doing, Failure},
+    layout::Root,
+    observed::{Desired, Running, State, Supervisor},
+    process::{self, Command, Identity},
+    release::{MANIFEST, Release, ReleaseId},
+};
+
+/// What the supervisor tells everyone, in `state/status.json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Status {
+    /// Who wrote it.
+    pub(crate) supervisor: Supervisor,
+    /// The release that it last saw as current.
+    pub(crate) release: Option<ReleaseId>,
+    /// The revision of [`Desired`] that it last saw.
+    pub(crate) revision: u64,
+    /// Every component that it keeps.
+    pub(crate) components: BTreeMap<Component, Running>,
+}
+
+/// Which process a component is, in `state/run/`. Written by the process itself, under its lock, before it becomes the
+/// component: so there is no moment in which a component runs and nobody could find it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Record {
+    pub(crate) identity: Identity,
+    pub(crate) fingerprint: String,
+    pub(crate) config: String,
+    pub(crate) asked_restarts: u64,
+}
+
+impl Record {
+    /// What is known of a component that no supervisor ever saw.
+    pub(crate) fn unsupervised(self) -> Running {
+        Running {
+            state: State::Starting,
+            identity: Some(self.identity),
+            fingerprint: self.fingerprint,
+            config: self.config,
+            asked_restarts: self.asked_restarts,
+            failures: 0,
+            since: Utc::now(),
+            detail: Some("it runs, but no supervisor keeps it".to_owned()),
+        }
+    }
+}
+
+/// What keepers tell: the state of all components, and that it changed.
+#[derive(Clone)]
+struct Board {
+    components: Arc<Mutex<BTreeMap<Component, Running>>>,
+    changed: Sender<Event>,
+}
+
+impl Board {
+    fn read<T>(&self, look: impl FnOnce(&BTreeMap<Component, Running>) -> T) -> T {
+        look(&self.components.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn write(&self, component: Component, running: Option<Running>) {
+        let mut components = self.components.lock().unwrap_or_else(PoisonError::into_inner);
+        match running {
+            Some(running) => components.insert(component, running),
+            None => components.remove(&component),
+        };
+        drop(components);
+        let _ = self.changed.send(Event::Changed);
+    }
+}
+
+enum Event {
+    /// Read the files again.
+    Wake,
+    /// Stop everything and end.
+    Terminate,
+    /// A keeper wrote to the board.
+    Changed,
+}
+
+/// Keeps the current release of `root` running until told to stop. `program` is the identity of this program,
+/// `expected` the one that whoever started it as another program's successor wanted.
+///
+/// # Errors
+/// Another supervisor runs on this root, or its files cannot be written.
+pub fn supervise(root: Root, program: String, expected: Option<String>) -> Result<(), Failure> {
+    process::leave_session();
+    let lock = root.supervisor_lock();
+    if !process::hold_on_stdin(&lock).doing("cannot lock", &lock)? {
+        return Err(Failure::new(Class::Locked, "another supervisor runs on this root"));
+    }
+    let (sender, events) = channel();
+    let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM]).doing("cannot listen for signals in", root.path())?;
+    let waker = sender.clone();
+    thread::spawn(move || {
+        for signal in signals.forever() {
+            let _ = waker.send(if signal == SIGHUP { Event::Wake } else { Event::Terminate });
+        }
+    });
+    let identity = Identity::own().doing("cannot identify", Path::new("this process"))?;
+    let client = Client::builder().no_proxy().timeout(keeper::PROBE_TIMEOUT).build().map_err(|error| {
+        Failure::new(Class::Failed, "cannot prepare health probes").because(&error)
+    })?;
+    let board = Board { components: Arc::default(), changed: sender };
+    Main { supervisor: Supervisor { identity, program }, expected, root, client, board, keepers: BTreeMap::new() }
+        .run(&events)
+}
+
+/// The main thread: gives the keepers their targets and writes down what they tell.
+struct Main {
+    root: Root,
+    supervisor: Supervisor,
+    expected: Option<String>,
+    client: Client,
+    board: Board,
+    keepers: BTreeMap<Component, Sender<Option<Target>>>,
+}
+
+/// What is to be.
+struct Declared {
+    release: Option<Release>,
+    desired: Desired,
+}
+
+impl Main {
+    fn run(mut self, events: &Receiver<Event>) -> Result<(), Failure> {
+        ::log::info!("supervising {} as {}", self.root.path().display(), self.supervisor.program);
+        let mut declared = self.reconcile()?;
+        loop {
+            self.write_status(&declared)?;
+            let halted = declared.desired.halted && self.nothing_runs();
+            if halted {
+                ::log::info!("stopped by hand");
+                return Ok(());
+            }
+            // All that has piled up is one change: the files are read as they are now.
+            let first = events.recv().unwrap_or(Event::Terminate);
+            let (mut wake, mut terminate) = (false, false);
+            for event in std::iter::once(first).chain(events.try_iter()) {
+                wake |= matches!(event, Event::Wake);
+                terminate |= matches!(event, Event::Terminate);
+            }
+            if terminate {
+                return self.terminate(&declared);
+            }
+            if wake {
+                declared = self.reconcile()?;
+            }
+        }
+    }
+
+    /// Reads what should be, and tells every keeper its part.
+    fn reconcile(&mut self) -> Result<Declared, Failure> {
+        let declared = Declared { release: read_release(&self.root)?, desired: read_desired(&self.root)? };
+        if let Some(release) = &declared.release {
+            self.follow_program(release, &declared)?;
+        }
+        for component in Component::ALL {
+            let target = declared.target(component);
+            let lives = process::is_locked(&self.root.component_lock(component));
+            if target.is_none() && !lives && !self.keepers.contains_key(&component) {
+                continue;
+            }
+            let keeper = self
+                .keepers
+                .entry(component)
+                .or_insert_with(|| Keeper::spawn(component, self.root.clone(), self.client.clone(), self.board.clone()));
+            let _ = keeper.send(target);
+        }
+        Ok(declared)
+    }
+
+    /// A release is kept by its own program: if that is not this one, become it. The components stay our children and
+    /// the lock stays ours; the new program adopts the former like after a crash.
+    fn follow_program(&self, release: &Release, declared: &Declared) -> Result<(), Failure> {
+        let wanted = &release.content.program;
+        // Started as that program and turned out to be another: a second try would go round in circles.
+        let tried = self.expected.as_ref() == Some(wanted);
+        if *wanted == self.supervisor.program || tried {
+            return Ok(());
+        }
+        self.write_status(declared)?;
+        let error = process::become_program(&command(&self.root, Some(wanted)));
+        ::log::error!("cannot become program {wanted}: {error}");
+        Ok(())
+    }
+
+    fn terminate(mut self, declared: &Declared) -> Result<(), Failure> {
+        ::log::info!("asked to end: stopping every component");
+        for keeper in self.keepers.values() {
+            let _ = keeper.send(None);
+        }
+        while !self.nothing_runs() {
+            thread::sleep(Duration::from_millis(20));
+        }
+        self.keepers.clear();
+        self.write_status(declared)
+    }
+
+    fn nothing_runs(&self) -> bool {
+        let idle = self.board.read(|components| components.values().all(|running| running.identity.is_none()));
+        idle && Component::ALL.iter().all(|component| !process::is_locked(&self.root.component_lock(*component)))
+    }
+
+    fn write_status(&self, declared: &Declared) -> Result<(), Failure> {
+        let status = Status {
+            supervisor: self.supervisor.clone(),
+            release: declared.release.as_ref().map(|release| release.id.clone()),
+            revision: declared.desired.revision,
+            components: self.board.read(Clone::clone),
+        };
+        let path = self.root.status();
+        let json = serde_json::to_vec_pretty(&status).map_err(std::io::Error::from).doing("cannot write", &path)?;
+        durable::write_volatile(&path, &json).doing("cannot write", &path)
+    }
+}
+
+impl Declared {
+    fn target(&self, component: Component) -> Option<Target> {
+        let release = self.release.as_ref()?;
+        let service = release.service(component)?;
+        let meant = !self.desired.halted && !self.desired.stopped.contains(&component);
+        meant.then(|| Target {
+            fingerprint: release.fingerprint(service),
+            config: release.config_fingerprint(service),
+            asked_restarts: self.desired.restarts.get(&component).copied().unwrap_or_default(),
+            release: release.id.clone(),
+            service: service.clone(),
+        })
+    }
+}
+
+/// What starts a supervisor on `root`. `expected` is the identity that the program there should turn out to have.
+pub(crate) fn command(root: &Root, expected: Option<&String>) -> Command {
+    let mut args: Vec<String> = ["host", "supervise", "--root"].map(str::to_owned).to_vec();
+    args.push(root.path().display().to_string());
+    args.extend(expected.map(|id| format!("--expected={id}")));
+    Command { program: root.program(), args, env: BTreeMap::new() }
+}
+
+/// The manifest that `current` points to.
+pub(crate) fn read_release(root: &Root) -> Result<Option<Release>, Failure> {
+    let path = root.current().join(MANIFEST);
+    let Some(bytes) = durable::read_if_any(&path).doing("cannot read", &path)? else { return Ok(None) };
+    Ok(Some(serde_json::from_slice(&bytes).map_err(std::io::Error::from).doing("cannot understand", &path)?))
+}
+
+pub(crate) fn read_desired(root: &Root) -> Result<Desired, Failure> {
+    let path = root.desired();
+    let Some(bytes) = durable::read_if_any(&path).doing("cannot read", &path)? else { return Ok(Desired::default()) };
+    serde_json::from_slice(&bytes).map_err(std::io::Error::from).doing("cannot understand", &path)
+}
+
+pub use keeper::run_component;

@@ -1,0 +1,97 @@
+//! What carries requests to a host. The transport is the only difference between this machine and another one.
+
+use std::collections::BTreeSet;
+
+use crate::{
+    component::Component,
+    failure::{Class, Failure},
+    host::{Follow, Host},
+    observed::{Observed, Question},
+    plan::Plan,
+    protocol::{Action, LogQuery, Outcome, Reply, Request},
+    release::Contents,
+};
+
+/// Carries one exchange.
+pub trait Transport {
+    /// Sends the request, hands on every event, and returns the reply.
+    ///
+    /// # Errors
+    /// The host's own, and [`Class::Unreachable`] when there was no whole answer.
+    fn call(&mut self, request: Request, follow: &mut Follow<'_>) -> Result<Reply, Failure>;
+}
+
+/// This machine, in process.
+impl Transport for Host {
+    fn call(&mut self, request: Request, follow: &mut Follow<'_>) -> Result<Reply, Failure> {
+        self.answer(request, follow)
+    }
+}
+
+/// A host as its client sees it: one method a request.
+pub struct Client<T>(pub T);
+
+impl<T: Transport> Client<T> {
+    /// What is the host, and what has it?
+    ///
+    /// # Errors
+    /// The host cannot be reached, or its files cannot be read.
+    pub fn observe(&mut self, question: Question) -> Result<Observed, Failure> {
+        match self.0.call(Request::Observe(question), &mut |_| Ok(()))? {
+            Reply::Observed(observed) => Ok(*observed),
+            reply => Err(mismatch(&reply)),
+        }
+    }
+
+    /// Carries out a plan.
+    ///
+    /// # Errors
+    /// It did not begin. Once begun, how it ended is an [`Outcome`].
+    pub fn apply(&mut self, plan: Plan, contents: Contents, follow: &mut Follow<'_>) -> Result<Outcome, Failure> {
+        match self.0.call(Request::Apply { plan: Box::new(plan), contents }, follow)? {
+            Reply::Applied(outcome) => Ok(outcome),
+            reply => Err(mismatch(&reply)),
+        }
+    }
+
+    /// Starts, stops or restarts components; none means all.
+    ///
+    /// # Errors
+    /// A component is not part of the stack, or did not get there.
+    pub fn control(
+        &mut self,
+        action: Action,
+        components: BTreeSet<Component>,
+        follow: &mut Follow<'_>,
+    ) -> Result<(), Failure> {
+        self.done(Request::Control { action, components }, follow)
+    }
+
+    /// Sends what components printed as events.
+    ///
+    /// # Errors
+    /// There are no such logs, or `follow` had enough.
+    pub fn logs(&mut self, query: LogQuery, follow: &mut Follow<'_>) -> Result<(), Failure> {
+        self.done(Request::Logs(query), follow)
+    }
+
+    /// Stops everything and removes what a deploy brought, and with `data` models and samples too.
+    ///
+    /// # Errors
+    /// Something does not stop or cannot be removed.
+    pub fn uninstall(&mut self, data: bool, follow: &mut Follow<'_>) -> Result<(), Failure> {
+        self.done(Request::Uninstall { data }, follow)
+    }
+
+    fn done(&mut self, request: Request, follow: &mut Follow<'_>) -> Result<(), Failure> {
+        match self.0.call(request, follow)? {
+            Reply::Done => Ok(()),
+            reply => Err(mismatch(&reply)),
+        }
+    }
+}
+
+fn mismatch(reply: &Reply) -> Failure {
+    Failure::new(Class::Unreachable, "the host's answer does not fit the question")
+        .because(&std::io::Error::other(format!("{reply:?}")))
+}

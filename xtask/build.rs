@@ -1,0 +1,54 @@
+//! Names the program by what it is made from: sources, lock file, compiler, target, profile.
+//!
+//! Never by its bytes: the same sources built in two folders give two binaries, and a second laptop would never see a
+//! host that is as declared. SipHash is plenty: this tells a handful of builds apart and proves nothing to anyone.
+
+use std::{
+    collections::BTreeSet,
+    env, fs,
+    hash::{DefaultHasher, Hash, Hasher},
+    io,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+/// What the program is made from, below the workspace's root.
+const SOURCES: [&str; 9] = ["Cargo.lock", "Cargo.toml", "config", "gateway", "ops", "sandbox", "stack", "wire", "xtask"];
+
+fn main() -> io::Result<()> {
+    let root = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default()).join("..");
+    let mut hasher = DefaultHasher::new();
+    for source in SOURCES {
+        let path = root.join(source);
+        println!("cargo::rerun-if-changed={}", path.display());
+        let mut files = BTreeSet::new();
+        collect(&path, &mut files)?;
+        for file in files {
+            file.strip_prefix(&root).unwrap_or(&file).hash(&mut hasher);
+            fs::read(&file)?.hash(&mut hasher);
+        }
+    }
+    for variable in ["TARGET", "PROFILE", "OPT_LEVEL"] {
+        env::var(variable).unwrap_or_default().hash(&mut hasher);
+    }
+    #[expect(clippy::disallowed_methods, reason = "a build script has nobody else to run the compiler")]
+    let compiler = Command::new(env::var_os("RUSTC").unwrap_or_default()).arg("-vV").output()?;
+    compiler.stdout.hash(&mut hasher);
+    println!("cargo::rustc-env=STACK_PROGRAM_ID={:016x}", hasher.finish());
+    Ok(())
+}
+
+/// All files below `path`; tests are no part of the program.
+fn collect(path: &Path, files: &mut BTreeSet<PathBuf>) -> io::Result<()> {
+    if path.is_file() {
+        files.insert(path.to_owned());
+        return Ok(());
+    }
+    for entry in fs::read_dir(path)? {
+        let entry = entry?.path();
+        if !entry.ends_with("tests") {
+            collect(&entry, files)?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,234 @@
+//! The command line, all of it: every verb, every flag, every word of help.
+
+use std::path::PathBuf;
+
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueHint};
+use stack::{
+    component::{Component, Runtime},
+    settings::value,
+};
+
+/// The same for every verb.
+const EXIT_CODES: &str = "\
+Exit codes:
+  0    done
+  1    failed
+  2    usage or settings
+  3    host unreachable
+  4    failed, rolled back
+  5    backup saved, but a source was incomplete
+  6    failed, rollback failed too
+  7    refused: needs root, or the host changed since the plan
+  10   nothing to act on
+  11   locked by another run
+  130  interrupted";
+
+/// Run a private coding LLM on your own hardware.
+///
+/// Without a stack.toml every verb acts on the embedded sandbox: the whole stack on this machine, with a stand-in engine
+/// that answers Ollama's API with synthetic text.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", disable_help_subcommand = true)]
+pub(crate) struct Cli {
+    /// Settings file [default: stack.toml beside Cargo.toml]
+    #[arg(long, global = true, value_name = "FILE", env = "STACK_SETTINGS", hide_env_values = true)]
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub(crate) settings: Option<PathBuf>,
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Write a first stack.toml
+    Init(Init),
+    /// Bring the host to what stack.toml declares
+    Deploy(Deploy),
+    /// Show what runs, where, and how it is
+    Status(Status),
+    /// Show what components printed
+    Logs(Logs),
+    /// Start a component, or the whole stack
+    Start(Named),
+    /// Stop a component, or the whole stack, until it is started again
+    Stop(Named),
+    /// Restart a component, or the whole stack
+    Restart(Named),
+    /// Go back to the release that was healthy before this one
+    Rollback(Rollback),
+    /// Prove that the stack works: every component, a model's answer, metrics
+    Verify(Verify),
+    /// Stop the stack and remove it from the host; data stays unless asked
+    Uninstall(Uninstall),
+    /// Print a completion script for a shell
+    Completions(Completions),
+    /// What runs on the host: not for people
+    #[command(subcommand, hide = true)]
+    Host(HostVerb),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Init {
+    /// The host: a name that ssh knows, or an address [default: this machine]
+    #[arg(value_parser = value::address)]
+    pub(crate) address: Option<String>,
+    /// The user to log in as
+    #[arg(long, value_parser = value::user)]
+    pub(crate) user: Option<String>,
+    /// Who starts the components: native, docker, sandbox
+    #[arg(long, value_parser = runtime)]
+    pub(crate) runtime: Option<Runtime>,
+    /// Take over the settings of the old guide's .env
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) from_env: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Deploy {
+    /// Show the plan and what would change in files, and stop
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Do not ask before components that serve are restarted
+    #[arg(long, short)]
+    pub(crate) yes: bool,
+    /// One JSON event a line; the last says {"outcome","changed","release","seconds"}
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Status {
+    /// {"host","runtime","release","components":[{"name","state","url"?,"detail"?}]}
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Show it again whenever it changes, until Ctrl-C
+    #[arg(long)]
+    pub(crate) watch: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Logs {
+    /// engine, gateway, edge, prometheus, alertmanager, grafana, node-exporter [default: all]
+    pub(crate) component: Option<Component>,
+    /// Go on with what is printed from now on, until Ctrl-C
+    #[arg(long, short)]
+    pub(crate) follow: bool,
+    /// Not older than this: 10m, 2h, or 2026-01-31T12:00:00Z
+    #[arg(long, value_name = "TIME")]
+    pub(crate) since: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Named {
+    /// engine, gateway, edge, prometheus, alertmanager, grafana, node-exporter [default: the whole stack]
+    pub(crate) component: Option<Component>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Rollback {
+    /// As deploy does
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Verify {
+    /// {"checks":[{"name","result":"pass|fail|skip","detail","seconds"}]}
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Write the checks as JUnit XML, for CI
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) junit: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Uninstall {
+    /// Remove the data too: models and samples
+    #[arg(long)]
+    pub(crate) data: bool,
+    /// Do not ask
+    #[arg(long, short)]
+    pub(crate) yes: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Completions {
+    /// bash, elvish, fish, powershell, zsh
+    #[arg(hide_possible_values = true)]
+    pub(crate) shell: clap_complete::Shell,
+}
+
+/// These arguments are written by `stack`, never by people.
+#[derive(Debug, Subcommand)]
+pub(crate) enum HostVerb {
+    /// Keep the current release running
+    Supervise {
+        #[arg(long)]
+        root: PathBuf,
+        #[arg(long)]
+        expected: Option<String>,
+    },
+    /// Become a component
+    Run {
+        component: Component,
+        #[arg(long)]
+        root: PathBuf,
+        #[arg(long)]
+        release: String,
+        #[arg(long)]
+        asked_restarts: u64,
+    },
+    /// The stand-in engine; Ollama's own variables say where and how it serves
+    Engine {
+        #[arg(long, env = "OLLAMA_HOST")]
+        listen: std::net::SocketAddr,
+        #[arg(long, env = "OLLAMA_MODELS")]
+        models: PathBuf,
+        #[arg(long, env = "OLLAMA_KEEP_ALIVE", value_parser = value::keep_alive)]
+        keep_alive: KeepAlive,
+        #[arg(long, env = "OLLAMA_NUM_PARALLEL")]
+        num_parallel: u32,
+        #[arg(long, env = "OLLAMA_MAX_LOADED_MODELS")]
+        max_loaded_models: u32,
+        #[arg(long, env = "OLLAMA_CONTEXT_LENGTH")]
+        context_length: u32,
+        #[arg(long)]
+        seed: Vec<String>,
+        #[arg(long)]
+        time_to_first_token_ms: u64,
+        #[arg(long)]
+        time_per_output_token_ms: u64,
+        #[arg(long)]
+        load_ms: u64,
+    },
+    /// The gateway
+    Gateway {
+        #[arg(long)]
+        listen: std::net::SocketAddr,
+        #[arg(long)]
+        upstream: std::net::SocketAddr,
+    },
+}
+
+/// An alias, because clap reads a plain `Option` as "may be missing".
+pub(crate) type KeepAlive = std::option::Option<std::time::Duration>;
+
+fn runtime(name: &str) -> Result<Runtime, String> {
+    match name {
+        "native" => Ok(Runtime::Native),
+        "docker" => Ok(Runtime::Docker),
+        "sandbox" => Ok(Runtime::Sandbox),
+        _ => Err("there are native, docker, sandbox".to_owned()),
+    }
+}
+
+/// The whole command line, with the exit codes in every help.
+pub(crate) fn command() -> clap::Command {
+    Cli::command().after_help(EXIT_CODES).mut_subcommands(|verb| verb.after_help(EXIT_CODES))
+}
+
+/// Parses this process's arguments. Ends the process with help or a usage error.
+pub(crate) fn parse() -> Cli {
+    let matches = command().get_matches();
+    Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+}

@@ -1,0 +1,77 @@
+//! What our own program is on a host: the supervisor, a component about to be, the stand-in engine, the gateway.
+
+use std::{fmt::Write as _, time::Duration};
+
+use anyhow::Result;
+use chrono::{SecondsFormat, Utc};
+use stack::{layout::Root, release::ReleaseId, supervise};
+
+use crate::{
+    cli::HostVerb,
+    report::{self, Exit},
+    session::PROGRAM_ID,
+};
+
+pub(crate) fn run(verb: HostVerb) -> Result<Exit> {
+    log::set_logger(&STDERR).map(|()| log::set_max_level(log::LevelFilter::Info))?;
+    match verb {
+        HostVerb::Supervise { root, expected } => {
+            supervise::supervise(Root::new(root), PROGRAM_ID.to_owned(), expected)?;
+        }
+        HostVerb::Run { component, root, release, asked_restarts } => {
+            let release = ReleaseId::from_folder_name(release);
+            match supervise::run_component(&Root::new(root), component, &release, asked_restarts)? {}
+        }
+        HostVerb::Engine {
+            listen,
+            models,
+            keep_alive,
+            num_parallel,
+            max_loaded_models,
+            context_length,
+            seed,
+            time_to_first_token_ms,
+            time_per_output_token_ms,
+            load_ms,
+        } => {
+            let timing = sandbox::Timing {
+                time_to_first_token: Duration::from_millis(time_to_first_token_ms),
+                time_per_output_token: Duration::from_millis(time_per_output_token_ms),
+                load: Duration::from_millis(load_ms),
+            };
+            sandbox::serve(sandbox::Options {
+                listen,
+                seed,
+                timing,
+                keep_alive,
+                num_parallel,
+                max_loaded_models,
+                context_length,
+                ..sandbox::Options::new(models)
+            })?;
+        }
+        HostVerb::Gateway { listen, upstream } => gateway::serve(gateway::Options { listen, upstream })?,
+    }
+    Ok(Exit::Done)
+}
+
+/// A line on stderr, led by the time, so that `logs --since` can tell its age.
+struct Stderr;
+
+static STDERR: Stderr = Stderr;
+
+impl log::Log for Stderr {
+    fn enabled(&self, metadata: &log::Metadata<'_>) -> bool {
+        metadata.level() <= log::Level::Info
+    }
+
+    fn log(&self, record: &log::Record<'_>) {
+        if self.enabled(record.metadata()) {
+            let mut line = Utc::now().to_rfc3339_opts(SecondsFormat::Millis, true);
+            let _ = write!(line, " {:<5} {}", record.level(), record.args());
+            report::say(&line);
+        }
+    }
+
+    fn flush(&self) {}
+}

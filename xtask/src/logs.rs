@@ -1,0 +1,60 @@
+//! `logs`: what components printed.
+
+use std::path::Path;
+
+use anyhow::Result;
+use chrono::{DateTime, Utc};
+use stack::{
+    component::Component,
+    failure::{Class, Failure},
+    protocol::{Event, LogQuery},
+    settings::value,
+};
+
+use crate::{
+    cli,
+    report::{self, Exit},
+    session::Session,
+};
+
+pub(crate) fn run(settings: Option<&Path>, args: &cli::Logs) -> Result<Exit> {
+    let mut session = Session::open(settings)?;
+    let since = args.since.as_deref().map(time).transpose()?;
+    let components = args.component.into_iter().collect();
+    let query = LogQuery { components, since, follow: args.follow };
+    let interrupt = session.interrupt.clone();
+    let named = args.component.is_some();
+    let done = session.client.logs(query, &mut |event| {
+        if let Event::Line { component, text } = event {
+            let line = if named { format!("{text}\n") } else { lead(component, &text) };
+            report::data(&line).map_err(closed)?;
+        }
+        interrupt.check()
+    });
+    match done {
+        // Somebody who follows says in this way that it was enough.
+        Err(failure) if failure.class == Class::Interrupted && args.follow => Ok(Exit::Interrupted),
+        done => Ok(done.map(|()| Exit::Done)?),
+    }
+}
+
+fn lead(component: Component, text: &str) -> String {
+    format!("{component:<14}{text}\n")
+}
+
+fn closed(error: std::io::Error) -> Failure {
+    Failure::new(Class::Interrupted, "nobody reads the output").because(&error)
+}
+
+/// A time, or how long ago.
+fn time(text: &str) -> Result<DateTime<Utc>> {
+    if let Ok(time) = DateTime::parse_from_rfc3339(text) {
+        return Ok(time.to_utc());
+    }
+    let ago = value::duration(text).map_err(|wrong| {
+        Failure::new(Class::Settings, format!("cannot understand --since {text}"))
+            .because(&wrong)
+            .hint("write how long ago, as in 10m or 2h, or a time, as in 2026-01-31T12:00:00Z")
+    })?;
+    Ok(Utc::now() - ago)
+}

@@ -1,0 +1,126 @@
+//! Everything that is said: data on stdout, talk on stderr, and the one place that turns an error into an exit code.
+
+use std::{
+    io::{self, IsTerminal, Write},
+    process::ExitCode,
+    time::Duration,
+};
+
+use stack::{
+    failure::{Class, Failure},
+    settings::{Invalid, LoadError},
+};
+
+/// Why a verb ended as it did; the numbers stand in every `--help`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Exit {
+    Done = 0,
+    Failed = 1,
+    Settings = 2,
+    Unreachable = 3,
+    RolledBack = 4,
+    RollbackFailed = 6,
+    Refused = 7,
+    Nothing = 10,
+    Locked = 11,
+    Interrupted = 130,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        ExitCode::from(exit as u8)
+    }
+}
+
+impl From<Class> for Exit {
+    fn from(class: Class) -> Self {
+        match class {
+            Class::Failed => Exit::Failed,
+            Class::Settings => Exit::Settings,
+            Class::Unreachable => Exit::Unreachable,
+            Class::Refused => Exit::Refused,
+            Class::Nothing => Exit::Nothing,
+            Class::Locked => Exit::Locked,
+            Class::Interrupted => Exit::Interrupted,
+        }
+    }
+}
+
+/// Writes data to stdout, at once.
+pub(crate) fn data(text: &str) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(text.as_bytes())?;
+    stdout.flush()
+}
+
+/// Says a line on stderr. Whoever has closed it does not want to hear.
+pub(crate) fn say(text: &str) {
+    let _ = writeln!(io::stderr().lock(), "{text}");
+}
+
+/// Whether stderr is a terminal that wants colour; see <https://no-color.org>.
+pub(crate) fn colour() -> bool {
+    io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+/// `0.05 s`, `12.3 s`.
+pub(crate) fn seconds(duration: Duration) -> String {
+    let seconds = duration.as_secs_f64();
+    if seconds < 10.0 { format!("{seconds:.2} s") } else { format!("{seconds:.1} s") }
+}
+
+/// Prints an error with everything below it, and picks the exit code.
+pub(crate) fn error(error: &anyhow::Error) -> Exit {
+    if error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>()).any(is_closed_pipe) {
+        // `… | head` has seen enough.
+        return Exit::Done;
+    }
+    for cause in error.chain() {
+        if let Some(LoadError::Invalid(invalid)) = cause.downcast_ref::<LoadError>() {
+            return settings(invalid);
+        }
+        if let Some(invalid) = cause.downcast_ref::<Invalid>() {
+            return settings(invalid);
+        }
+    }
+    let failure = error.chain().find_map(|cause| cause.downcast_ref::<Failure>());
+    let mut chain: Vec<String> = error.chain().map(ToString::to_string).collect();
+    chain.extend(failure.iter().flat_map(|failure| failure.causes.clone()));
+    print_chain(&chain, failure.and_then(|failure| failure.hint.as_deref()));
+    match failure {
+        Some(failure) => failure.class.into(),
+        None if error.chain().any(|cause| cause.is::<LoadError>()) => Exit::Settings,
+        None => Exit::Failed,
+    }
+}
+
+/// Prints what failed and why, for an outcome that is no error of ours.
+pub(crate) fn failure(failure: &Failure) {
+    let chain: Vec<String> =
+        std::iter::once(failure.message.clone()).chain(failure.causes.iter().cloned()).collect();
+    print_chain(&chain, failure.hint.as_deref());
+}
+
+fn is_closed_pipe(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::BrokenPipe
+}
+
+fn settings(invalid: &Invalid) -> Exit {
+    say(&invalid.render(colour()));
+    Exit::Settings
+}
+
+fn print_chain(chain: &[String], hint: Option<&str>) {
+    let mut lines = chain.iter();
+    if let Some(what) = lines.next() {
+        say(&format!("error: {what}"));
+    }
+    for cause in lines {
+        let mut parts = cause.lines();
+        say(&format!("cause: {}", parts.next().unwrap_or_default()));
+        parts.for_each(|part| say(&format!("       {part}")));
+    }
+    if let Some(hint) = hint {
+        say(&format!("\nhint: {hint}"));
+    }
+}

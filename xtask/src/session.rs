@@ -1,0 +1,126 @@
+//! What every verb begins with: the settings, and a line to the host.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+
+use anyhow::{Context, Result};
+use signal_hook::{consts::SIGINT, flag};
+use stack::{
+    component::Runtime,
+    failure::{Class, Failure},
+    host::Host,
+    layout::Root,
+    settings::{RuntimeChoice, Settings},
+    transport::Client,
+};
+
+/// Identity of this program; see build.rs.
+pub(crate) const PROGRAM_ID: &str = env!("STACK_PROGRAM_ID");
+
+/// The settings, and a line to the host.
+pub(crate) struct Session {
+    pub(crate) settings: Settings,
+    /// The file they came from; without one the embedded sandbox is meant.
+    pub(crate) file: Option<PathBuf>,
+    /// The folder that `local/` is looked for in.
+    pub(crate) folder: PathBuf,
+    pub(crate) client: Client<Host>,
+    pub(crate) interrupt: Interrupt,
+}
+
+impl Session {
+    /// Reads the settings and finds the host.
+    pub(crate) fn open(named: Option<&Path>) -> Result<Session> {
+        let (folder, file) = find_settings(named)?;
+        let settings = match &file {
+            Some(file) => Settings::load(file)?,
+            None => Settings::sandbox(),
+        };
+        if settings.host.address != "localhost" {
+            let failure = Failure::new(Class::Settings, "this version deploys to this machine only")
+                .because(&std::io::Error::other(format!("stack.toml names the host {}", settings.host.address)))
+                .hint("write `address = \"localhost\"` under [host] in stack.toml");
+            return Err(failure.into());
+        }
+        let root = Root::new(root(&settings, &folder)?);
+        let program = env::current_exe().context("cannot find this program's own file")?;
+        let client = Client(Host { root, program, program_id: PROGRAM_ID.to_owned() });
+        Ok(Session { settings, file, folder, client, interrupt: Interrupt::listen()? })
+    }
+
+    /// How the host is called in what we say.
+    pub(crate) fn host(&self) -> &str {
+        &self.settings.host.address
+    }
+}
+
+/// The first Ctrl-C asks a job to stop where it can; the second ends the process on the spot.
+#[derive(Clone)]
+pub(crate) struct Interrupt(Arc<AtomicBool>);
+
+impl Interrupt {
+    fn listen() -> Result<Self> {
+        let asked = Arc::new(AtomicBool::new(false));
+        flag::register_conditional_shutdown(SIGINT, 130, Arc::clone(&asked)).context("cannot listen for Ctrl-C")?;
+        flag::register(SIGINT, Arc::clone(&asked)).context("cannot listen for Ctrl-C")?;
+        Ok(Interrupt(asked))
+    }
+
+    /// The objection to whatever goes on, once there was a Ctrl-C.
+    pub(crate) fn check(&self) -> Result<(), Failure> {
+        match self.0.load(Ordering::Relaxed) {
+            true => Err(Failure::new(Class::Interrupted, "interrupted")),
+            false => Ok(()),
+        }
+    }
+}
+
+/// The folder that counts as the user's, and the settings file if there is one.
+pub(crate) fn find_settings(named: Option<&Path>) -> Result<(PathBuf, Option<PathBuf>)> {
+    if let Some(file) = named {
+        let file = std::path::absolute(file)?;
+        let folder = file.parent().unwrap_or(&file).to_owned();
+        return Ok((folder, Some(file)));
+    }
+    let folder = workspace()?;
+    let file = folder.join("stack.toml");
+    let exists = file.try_exists().with_context(|| format!("cannot look for {}", file.display()))?;
+    Ok((folder, exists.then_some(file)))
+}
+
+/// The workspace: where cargo says that it is, else the nearest folder upwards that looks like it.
+fn workspace() -> Result<PathBuf> {
+    if let Some(member) = env::var_os("CARGO_MANIFEST_DIR") {
+        let member = PathBuf::from(member);
+        return Ok(member.parent().unwrap_or(&member).to_owned());
+    }
+    let here = env::current_dir().context("cannot find the current folder")?;
+    let is_ours = |folder: &&Path| folder.join("stack.toml").exists() || folder.join("xtask/Cargo.toml").exists();
+    let found = here.ancestors().find(is_ours).map(Path::to_owned);
+    Ok(found.ok_or_else(|| {
+        Failure::new(Class::Settings, format!("there is no stack.toml in {} or above it", here.display()))
+            .hint("go to the folder of your checkout, or name a file with --settings")
+    })?)
+}
+
+/// Where the stack lives: as set, else by what it is.
+fn root(settings: &Settings, folder: &Path) -> Result<PathBuf> {
+    match (&settings.host.root, settings.engine.runtime) {
+        (None, RuntimeChoice::Fixed(Runtime::Sandbox)) => Ok(folder.join(".sandbox")),
+        (None, _) => expand(Path::new("~/frontier-llm-stack")),
+        (Some(root), _) => expand(root),
+    }
+}
+
+fn expand(path: &Path) -> Result<PathBuf> {
+    match path.strip_prefix("~") {
+        Ok(below) => Ok(env::home_dir().context("cannot find your home folder: HOME is not set")?.join(below)),
+        Err(_) => Ok(path.to_owned()),
+    }
+}

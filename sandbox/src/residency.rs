@@ -237,14 +237,12 @@ impl Tenancy {
 
 impl Drop for Tenancy {
     fn drop(&mut self) {
-        let now = Instant::now();
         let mut residents = self.house.residents.lock().unwrap_or_else(PoisonError::into_inner);
         // A model with tenants is never taken out, so this is the resident that was entered.
         if let Some(resident) = residents.iter_mut().find(|resident| resident.model == self.model) {
             resident.tenants -= 1;
-            resident.used_at = now;
+            resident.used_at = Instant::now();
         }
-        sweep(&mut residents, now);
         drop(residents);
         self.house.left.notify_waiters();
     }

@@ -51,5 +51,5 @@ fn line(check: &Check) -> String {
         Verdict::Fail => "FAIL",
         Verdict::Skip => "SKIP",
     };
-    format!("{word}  {:<36}{}\n", check.name, check.detail)
+    format!("{word}  {:<44}  {}\n", check.name, check.detail)
 }

@@ -13,7 +13,8 @@ use std::{
 };
 
 /// What the program is made from, below the workspace's root.
-const SOURCES: [&str; 9] = ["Cargo.lock", "Cargo.toml", "config", "gateway", "ops", "sandbox", "stack", "wire", "xtask"];
+const SOURCES: [&str; 9] =
+    ["Cargo.lock", "Cargo.toml", "config", "gateway", "ops", "sandbox", "stack", "wire", "xtask"];
 
 fn main() -> io::Result<()> {
     let root = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default()).join("..");

@@ -2,8 +2,8 @@
 //!
 //! As in Ollama: a model stays for its `keep_alive` after its last request; another `num_ctx` means loading it again; a
 //! full house sends an idle model away, and waits if none is idle; a request that waits for room makes those behind it
-//! wait too. Each model has its own slots, handed out in the order of asking. Unlike Ollama, which sends away the one of
-//! the shortest `keep_alive`, this takes the one that has been idle longest.
+//! wait too. Each model has its own slots, handed out in the order of asking. Unlike Ollama, which sends away the one
+//! of the shortest `keep_alive`, this takes the one that has been idle longest.
 //!
 //! Nothing runs in the background: who looks, first drops what has expired.
 //!

@@ -14,8 +14,11 @@ use crate::{
 };
 
 /// Where each kind of addition stands below `local/`, how its files end, and where a release puts them.
-const KINDS: [(&str, &str, &str); 3] =
-    [("rules", "yml", "prometheus/local"), ("dashboards", "json", "grafana/dashboards/local"), ("nginx", "conf", "nginx/local")];
+const KINDS: [(&str, &str, &str); 3] = [
+    ("rules", "yml", "prometheus/local"),
+    ("dashboards", "json", "grafana/dashboards/local"),
+    ("nginx", "conf", "nginx/local"),
+];
 
 /// Reads `local/` in `folder` as files of a release. No such folder means no additions.
 ///
@@ -62,7 +65,9 @@ fn check_dashboard(text: &str) -> Result<(), String> {
     let dashboard: BTreeMap<String, serde_json::Value> =
         serde_json::from_str(text).map_err(|error| format!("it is no JSON object: {error}"))?;
     if dashboard.contains_key("dashboard") && !dashboard.contains_key("panels") {
-        return Err("it is wrapped in {\"dashboard\": …}, which is for Grafana's API: keep only the inner object".into());
+        return Err(
+            "it is wrapped in {\"dashboard\": …}, which is for Grafana's API: keep only the inner object".into()
+        );
     }
     match dashboard.get("title").and_then(|title| title.as_str()) {
         Some(title) if !title.is_empty() => Ok(()),
@@ -100,7 +105,10 @@ mod tests {
         ]);
         let contents = read(folder.path()).unwrap();
         let places: Vec<&str> = contents.keys().map(String::as_str).collect();
-        assert_eq!(places, ["grafana/dashboards/local/mine.json", "nginx/local/mine.conf", "prometheus/local/mine.yml"]);
+        assert_eq!(
+            places,
+            ["grafana/dashboards/local/mine.json", "nginx/local/mine.conf", "prometheus/local/mine.yml"]
+        );
     }
 
     #[test]

@@ -58,7 +58,9 @@ impl fmt::Display for Component {
 
 /// A name that is no component's.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("no component is called `{0}`; there are engine, gateway, edge, prometheus, alertmanager, grafana, node-exporter")]
+#[error(
+    "no component is called `{0}`; there are engine, gateway, edge, prometheus, alertmanager, grafana, node-exporter"
+)]
 pub struct UnknownComponent(pub String);
 
 impl FromStr for Component {

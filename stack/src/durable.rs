@@ -9,6 +9,10 @@ use std::{
     path::Path,
 };
 
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::failure::{Class, Doing, Failure};
+
 /// Writes `content` beside `path`, flushes it, and renames it into place.
 pub(crate) fn write(path: &Path, content: &[u8]) -> io::Result<()> {
     let folder = parent(path)?;
@@ -72,6 +76,29 @@ pub(crate) fn read_if_any(path: &Path) -> io::Result<Option<Vec<u8>>> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// Reads one of our own JSON files; `None` where there is no such file.
+pub(crate) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, Failure> {
+    let Some(bytes) = read_if_any(path).doing("cannot read", path)? else { return Ok(None) };
+    let value = serde_json::from_slice(&bytes).map_err(|error| {
+        Failure::new(Class::Failed, format!("cannot understand {}", path.display()))
+            .because(&error)
+            .hint("it is ours, and rewritten by every deploy: move the file away and deploy again")
+    })?;
+    Ok(Some(value))
+}
+
+/// Writes one of our own JSON files, for people to read too.
+pub(crate) fn write_json(path: &Path, value: &impl Serialize) -> Result<(), Failure> {
+    let json = serde_json::to_vec_pretty(value).map_err(io::Error::from);
+    json.and_then(|json| write(path, &json)).doing("cannot write", path)
+}
+
+/// Like [`write_json`] and [`write_volatile`].
+pub(crate) fn write_volatile_json(path: &Path, value: &impl Serialize) -> Result<(), Failure> {
+    let json = serde_json::to_vec_pretty(value).map_err(io::Error::from);
+    json.and_then(|json| write_volatile(path, &json)).doing("cannot write", path)
 }
 
 fn parent(path: &Path) -> io::Result<&Path> {

@@ -94,7 +94,9 @@ fn io_hint(kind: io::ErrorKind) -> Option<&'static str> {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
             Some("free some space on that disk, or set `host.root` to another one, and run the same command again")
         }
-        io::ErrorKind::PermissionDenied => Some("give your user the right to write there, or set `host.root` elsewhere"),
+        io::ErrorKind::PermissionDenied => {
+            Some("give your user the right to write there, or set `host.root` elsewhere")
+        }
         io::ErrorKind::ReadOnlyFilesystem => Some("set `host.root` to a folder on a disk that can be written"),
         _ => None,
     }

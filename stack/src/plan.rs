@@ -113,6 +113,11 @@ pub enum Step {
         /// For so long.
         timeout_s: u64,
     },
+    /// Take a release out of the history: nobody wants to go back to what was just gone back from.
+    Forget {
+        /// Which one.
+        release: ReleaseId,
+    },
     /// Remove what no one goes back to.
     Sweep {
         /// Names of folders below `releases/`.
@@ -181,6 +186,7 @@ pub fn plan_rollback(observed: &Observed) -> Result<Plan, Failure> {
         steps.push(Step::RestoreProgram { id: release.content.program.clone(), release: release.id.clone() });
     }
     steps.extend(run(release, observed));
+    steps.extend(observed.current.clone().map(|release| Step::Forget { release }));
     Ok(Plan { base: observed.current.clone(), release: release.clone(), steps, notes: Vec::new() })
 }
 
@@ -276,6 +282,7 @@ impl fmt::Display for Step {
                 let names: Vec<&str> = components.iter().map(|component| component.name()).collect();
                 write!(f, "wait until healthy: {} (at most {timeout_s} s)", names.join(", "))
             }
+            Step::Forget { release } => write!(f, "forget release {release}"),
             Step::Sweep { folders } => write!(f, "remove releases {}", folders.join(", ")),
         }
     }

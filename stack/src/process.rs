@@ -25,8 +25,16 @@ use rustix::process::{Pid, Signal, WaitOptions};
 use serde::{Deserialize, Serialize};
 
 /// Folders that non-interactive shells and cron leave out of PATH, and where tools are all the same.
-const TOOL_FOLDERS: [&str; 8] =
-    ["/opt/homebrew/bin", "/opt/homebrew/sbin", "/usr/local/bin", "/usr/local/sbin", "/usr/bin", "/usr/sbin", "/bin", "/sbin"];
+const TOOL_FOLDERS: [&str; 8] = [
+    "/opt/homebrew/bin",
+    "/opt/homebrew/sbin",
+    "/usr/local/bin",
+    "/usr/local/sbin",
+    "/usr/bin",
+    "/usr/sbin",
+    "/bin",
+    "/sbin",
+];
 
 /// Variables that a component takes from us; everything else it is given by name.
 const KEPT_VARIABLES: [&str; 6] = ["HOME", "LANG", "LOGNAME", "PATH", "TMPDIR", "USER"];
@@ -133,7 +141,8 @@ impl Identity {
     /// This process; it keeps this identity across `exec`.
     pub(crate) fn own() -> io::Result<Identity> {
         let pid = std::process::id();
-        let started = started(pid).ok_or_else(|| io::Error::other("the system does not tell when a process started"))?;
+        let started =
+            started(pid).ok_or_else(|| io::Error::other("the system does not tell when a process started"))?;
         Ok(Identity { pid, started })
     }
 
@@ -185,7 +194,8 @@ fn started(pid: u32) -> Option<String> {
     if let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) {
         // The name in parentheses may hold anything, spaces and parentheses too: fields count from its end.
         let fields: Vec<&str> = stat.get(stat.rfind(')')? + 2..)?.split(' ').collect();
-        return (!matches!(fields.first(), Some(&"Z" | &"X"))).then(|| fields.get(19).map(|ticks| (*ticks).to_owned()))?;
+        return (!matches!(fields.first(), Some(&"Z" | &"X")))
+            .then(|| fields.get(19).map(|ticks| (*ticks).to_owned()))?;
     }
     if Path::new("/proc/self/stat").exists() {
         return None;

@@ -3,12 +3,7 @@
 //! Invariant: two releases with one id are one and the same; whatever would make a component run differently (program,
 //! arguments, environment, a file it reads) is part of the id.
 
-use std::{
-    collections::BTreeMap,
-    fmt, fs,
-    net::SocketAddr,
-    path::Path,
-};
+use std::{collections::BTreeMap, fmt, fs, net::SocketAddr, path::Path};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};

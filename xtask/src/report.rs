@@ -96,8 +96,7 @@ pub(crate) fn error(error: &anyhow::Error) -> Exit {
 
 /// Prints what failed and why, for an outcome that is no error of ours.
 pub(crate) fn failure(failure: &Failure) {
-    let chain: Vec<String> =
-        std::iter::once(failure.message.clone()).chain(failure.causes.iter().cloned()).collect();
+    let chain: Vec<String> = std::iter::once(failure.message.clone()).chain(failure.causes.iter().cloned()).collect();
     print_chain(&chain, failure.hint.as_deref());
 }
 

@@ -35,7 +35,8 @@ pub(crate) fn run(settings: Option<&Path>, args: &cli::Verify) -> Result<Exit> {
         report::data(&format!("{}\n", json!({ "checks": checks })))?;
     }
     if let Some(file) = &args.junit {
-        std::fs::write(file, ops::verify::junit(&checks)).with_context(|| format!("cannot write {}", file.display()))?;
+        std::fs::write(file, ops::verify::junit(&checks))
+            .with_context(|| format!("cannot write {}", file.display()))?;
     }
     let failed = checks.iter().filter(|check| check.result == Verdict::Fail).count();
     if failed == 0 {

@@ -114,7 +114,8 @@ impl Apply<'_> {
             Step::Stop { component } => self.await_gone(*component, follow),
             Step::Gate { timeout_s, .. } => {
                 gate(self.root, &self.plan.release, Duration::from_secs(*timeout_s), follow)
-            },
+            }
+            Step::Forget { release } => self.rewrite_history(|history| history.retain(|id| id != release)),
             Step::Sweep { folders } => folders.iter().try_for_each(|name| {
                 let folder = self.root.releases().join(name);
                 fs::remove_dir_all(&folder).doing("cannot remove", &folder)
@@ -140,7 +141,7 @@ impl Apply<'_> {
     }
 
     fn history(&self) -> Result<Vec<ReleaseId>, Failure> {
-        Ok(observe::read_json(&self.root.history())?.unwrap_or_default())
+        Ok(durable::read_json(&self.root.history())?.unwrap_or_default())
     }
 
     fn passed(&self) -> Result<bool, Failure> {
@@ -154,16 +155,22 @@ impl Apply<'_> {
 
     /// Names the release as one to go back to.
     fn remember(&self) -> Result<(), Failure> {
-        let mut history = self.history()?;
-        if history.last() != Some(&self.plan.release.id) {
-            history.retain(|id| *id != self.plan.release.id);
-            history.push(self.plan.release.id.clone());
+        let id = &self.plan.release.id;
+        self.rewrite_history(|history| {
+            history.retain(|known| known != id);
+            history.push(id.clone());
             history.drain(..history.len().saturating_sub(HISTORY_LENGTH));
-            let path = self.root.history();
-            let json = serde_json::to_vec_pretty(&history).map_err(io::Error::from).doing("cannot write", &path)?;
-            durable::write(&path, &json).doing("cannot write", &path)?;
+        })
+    }
+
+    fn rewrite_history(&self, change: impl FnOnce(&mut Vec<ReleaseId>)) -> Result<(), Failure> {
+        let before = self.history()?;
+        let mut history = before.clone();
+        change(&mut history);
+        if history == before {
+            return Ok(());
         }
-        Ok(())
+        durable::write_json(&self.root.history(), &history)
     }
 
     fn install_program(&self, id: &str) -> Result<(), Failure> {
@@ -194,7 +201,10 @@ impl Apply<'_> {
         for (name, digest) in &content.files {
             let text = self.contents.get(name).filter(|text| sha256_hex(text.as_bytes()) == *digest);
             let Some(text) = text else {
-                return Err(Failure::new(Class::Failed, format!("the file {name} did not arrive as its manifest says")));
+                return Err(Failure::new(
+                    Class::Failed,
+                    format!("the file {name} did not arrive as its manifest says"),
+                ));
             };
             let path = folder.join(name);
             let parent = path.parent().unwrap_or(folder);
@@ -205,9 +215,7 @@ impl Apply<'_> {
         fs::create_dir_all(&bin).doing("cannot create", &bin)?;
         let program = bin.join("xtask");
         durable::link(&self.root.program(), &program).doing("cannot link", &program)?;
-        let manifest = folder.join(MANIFEST);
-        let json = serde_json::to_vec_pretty(&self.plan.release).map_err(io::Error::from);
-        json.and_then(|json| durable::write(&manifest, &json)).doing("cannot write", &manifest)
+        durable::write_json(&folder.join(MANIFEST), &self.plan.release)
     }
 
     fn check(&self, component: Component, command: &process::Command) -> Result<(), Failure> {
@@ -243,9 +251,9 @@ impl Apply<'_> {
 
     fn service(&self, component: Component) -> Result<(String, String), Failure> {
         let release = &self.plan.release;
-        let service = release.service(component).ok_or_else(|| {
-            Failure::new(Class::Failed, format!("release {} has no {component}", release.id))
-        })?;
+        let service = release
+            .service(component)
+            .ok_or_else(|| Failure::new(Class::Failed, format!("release {} has no {component}", release.id)))?;
         Ok((release.fingerprint(service), release.config_fingerprint(service)))
     }
 

@@ -118,14 +118,12 @@ fn deployed(root: &Root) -> Result<Release, Failure> {
 
 /// Changes what a person wants; answers the revision that says so.
 pub(super) fn change(root: &Root, change: impl FnOnce(&mut Desired)) -> Result<u64, Failure> {
-    let path = root.desired();
     let before = supervise::read_desired(root)?;
     let mut desired = before.clone();
     change(&mut desired);
     if desired != before {
         desired.revision += 1;
-        let json = serde_json::to_vec_pretty(&desired).map_err(io::Error::from).doing("cannot write", &path)?;
-        durable::write(&path, &json).doing("cannot write", &path)?;
+        durable::write_json(&root.desired(), &desired)?;
     }
     Ok(desired.revision)
 }
@@ -219,7 +217,9 @@ fn describe(status: &Status) -> String {
 pub(super) fn fail_if_sick(status: &Status, release: &Release, desired: &Desired) -> Result<(), Failure> {
     for service in &release.content.services {
         let component = service.component;
-        let Some(running) = status.components.get(&component).filter(|it| it.state == State::Unhealthy) else { continue };
+        let Some(running) = status.components.get(&component).filter(|it| it.state == State::Unhealthy) else {
+            continue;
+        };
         let asked = desired.restarts.get(&component).copied().unwrap_or_default();
         let declared = (release.fingerprint(service), release.config_fingerprint(service), asked);
         if (&running.fingerprint, &running.config, running.asked_restarts) == (&declared.0, &declared.1, declared.2) {

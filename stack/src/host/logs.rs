@@ -40,7 +40,10 @@ pub(super) fn logs(root: &Root, query: &LogQuery, follow: &mut Follow<'_>) -> Re
     for tail in &mut tails {
         tail.send_since(query.since, follow).or_else(|error| error.or_failure(tail.component))?;
     }
-    while query.follow {
+    if !query.follow {
+        return Ok(());
+    }
+    loop {
         for tail in &mut tails {
             tail.send_new(follow).or_else(|error| error.or_failure(tail.component))?;
         }
@@ -48,7 +51,6 @@ pub(super) fn logs(root: &Root, query: &LogQuery, follow: &mut Follow<'_>) -> Re
         follow(Event::Waiting { detail: "more lines".to_owned() })?;
         thread::sleep(LOOK_EVERY);
     }
-    Ok(())
 }
 
 struct Tail {

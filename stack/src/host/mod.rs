@@ -52,9 +52,7 @@ impl Host {
     /// In the words of the operation, with what to do next.
     pub fn answer(&self, request: Request, follow: &mut Follow<'_>) -> Result<Reply, Failure> {
         match request {
-            Request::Observe(question) => {
-                Ok(Reply::Observed(Box::new(observe::observe(&self.root, &question)?)))
-            }
+            Request::Observe(question) => Ok(Reply::Observed(Box::new(observe::observe(&self.root, &question)?))),
             Request::Apply { plan, contents } => Ok(Reply::Applied(apply::apply(self, &plan, &contents, follow)?)),
             Request::Control { action, components } => {
                 control::control(&self.root, action, &components, follow).map(|()| Reply::Done)
@@ -86,10 +84,7 @@ fn lock(root: &Root, doing: &str) -> Result<File, Failure> {
 }
 
 /// Looks until `look` has an answer, or fails, or the time is over.
-fn wait_for<T>(
-    timeout: Duration,
-    mut look: impl FnMut() -> Result<Option<T>, Failure>,
-) -> Result<Option<T>, Failure> {
+fn wait_for<T>(timeout: Duration, mut look: impl FnMut() -> Result<Option<T>, Failure>) -> Result<Option<T>, Failure> {
     let deadline = Instant::now() + timeout;
     loop {
         if let Some(found) = look()? {

@@ -6,14 +6,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use serde::de::DeserializeOwned;
 use walkdir::WalkDir;
 
 use super::{journal, port};
 use crate::{
     component::Component,
     durable,
-    failure::{Class, Doing, Failure},
+    failure::{Doing, Failure},
     layout::Root,
     observed::{Desired, Observed, PortFact, Question, Running, State, Supervisor},
     process,
@@ -26,7 +25,7 @@ pub(super) fn observe(root: &Root, question: &Question) -> Result<Observed, Fail
     let (releases, leftovers) = releases(root)?;
     let current = current(root)?;
     let manifest = current.as_ref().and_then(|id| releases.iter().find(|release| release.id == *id));
-    let desired: Desired = read_json(&root.desired())?.unwrap_or_default();
+    let desired: Desired = durable::read_json(&root.desired())?.unwrap_or_default();
     let components = components(root)?;
     Ok(Observed {
         system: process::uname('s').doing("cannot run", Path::new("uname"))?,
@@ -36,7 +35,7 @@ pub(super) fn observe(root: &Root, question: &Question) -> Result<Observed, Fail
         damaged: manifest.map(|release| damaged(root, release)).unwrap_or_default(),
         contents: manifest.filter(|_| question.contents).map(|it| contents(root, it)).unwrap_or_default(),
         ports: ports(question, manifest, &components)?,
-        history: read_json(&root.history())?.unwrap_or_default(),
+        history: durable::read_json(&root.history())?.unwrap_or_default(),
         interrupted: journal::interrupted(&root.journal()).doing("cannot read", &root.journal())?,
         supervisor: supervisor(root)?,
         programs: question.programs.iter().filter_map(|names| Some((names.first()?.clone(), find(names)))).collect(),
@@ -58,7 +57,7 @@ pub(super) fn supervisor(root: &Root) -> Result<Option<Supervisor>, Failure> {
 
 /// What the supervisor wrote last, whether it still runs or not.
 pub(super) fn status(root: &Root) -> Result<Option<Status>, Failure> {
-    read_json(&root.status())
+    durable::read_json(&root.status())
 }
 
 /// Where `current` points; `None` before the first deploy.
@@ -71,16 +70,6 @@ pub(super) fn current(root: &Root) -> Result<Option<ReleaseId>, Failure> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error).doing("cannot read", &root.current()),
     }
-}
-
-pub(super) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>, Failure> {
-    let Some(bytes) = durable::read_if_any(path).doing("cannot read", path)? else { return Ok(None) };
-    let value = serde_json::from_slice(&bytes).map_err(|error| {
-        Failure::new(Class::Failed, format!("cannot understand {}", path.display()))
-            .because(&error)
-            .hint("it is ours, and rewritten by every deploy: move the file away and deploy again")
-    })?;
-    Ok(Some(value))
 }
 
 fn read_text(path: &Path) -> Result<Option<String>, Failure> {
@@ -131,7 +120,7 @@ fn components(root: &Root) -> Result<BTreeMap<Component, Running>, Failure> {
             Some(running) if !lives => (running.state, running.identity) = (State::Stopped, None),
             Some(running) => running.detail = Some("it runs, but no supervisor keeps it".to_owned()),
             None if lives => {
-                if let Some(record) = read_json::<Record>(&root.component_record(component))? {
+                if let Some(record) = durable::read_json::<Record>(&root.component_record(component))? {
                     components.insert(component, record.unsupervised());
                 }
             }

@@ -105,8 +105,18 @@ impl Keeper {
         let (sender, inbox) = channel();
         let now = Instant::now();
         let (target, process) = (None, None);
-        let keeper =
-            Keeper { component, root, client, board, inbox, target, process, failures: 0, start_at: now, rotated_at: now };
+        let keeper = Keeper {
+            component,
+            root,
+            client,
+            board,
+            inbox,
+            target,
+            process,
+            failures: 0,
+            start_at: now,
+            rotated_at: now,
+        };
         thread::spawn(move || keeper.run());
         sender
     }
@@ -305,8 +315,8 @@ impl Keeper {
             }
         }
         process.probe_at = Instant::now();
-        let path = self.root.component_record(self.component);
-        if let Err(failure) = write_record(&path, &process.record) {
+        if let Err(failure) = durable::write_volatile_json(&self.root.component_record(self.component), &process.record)
+        {
             ::log::error!("{}: {failure}", self.component);
         }
     }
@@ -409,14 +419,10 @@ pub fn run_component(
         .ok_or_else(|| Failure::new(Class::Failed, format!("release {} has no {component}", release.id)))?;
     let identity = Identity::own().doing("cannot identify", Path::new("this process"))?;
     let (fingerprint, config) = (release.fingerprint(service), release.config_fingerprint(service));
-    write_record(&root.component_record(component), &Record { identity, fingerprint, config, asked_restarts })?;
+    let record = Record { identity, fingerprint, config, asked_restarts };
+    durable::write_volatile_json(&root.component_record(component), &record)?;
     let error = process::become_program(&service.command);
     Err(error).doing("cannot run", &service.command.program)
-}
-
-fn write_record(path: &Path, record: &Record) -> Result<(), Failure> {
-    let json = serde_json::to_vec(record).map_err(std::io::Error::from).doing("cannot write", path)?;
-    durable::write_volatile(path, &json).doing("cannot write", path)
 }
 
 /// reqwest's own message only says that a request failed.

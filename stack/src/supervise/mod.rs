@@ -9,6 +9,8 @@
 mod keeper;
 mod log;
 
+pub use keeper::run_component;
+
 use std::{
     collections::BTreeMap,
     path::Path,
@@ -130,9 +132,11 @@ pub fn supervise(root: Root, program: String, expected: Option<String>) -> Resul
         }
     });
     let identity = Identity::own().doing("cannot identify", Path::new("this process"))?;
-    let client = Client::builder().no_proxy().timeout(keeper::PROBE_TIMEOUT).build().map_err(|error| {
-        Failure::new(Class::Failed, "cannot prepare health probes").because(&error)
-    })?;
+    let client = Client::builder()
+        .no_proxy()
+        .timeout(keeper::PROBE_TIMEOUT)
+        .build()
+        .map_err(|error| Failure::new(Class::Failed, "cannot prepare health probes").because(&error))?;
     let board = Board { components: Arc::default(), changed: sender };
     Main { supervisor: Supervisor { identity, program }, expected, root, client, board, keepers: BTreeMap::new() }
         .run(&events)
@@ -193,10 +197,9 @@ impl Main {
             if target.is_none() && !lives && !self.keepers.contains_key(&component) {
                 continue;
             }
-            let keeper = self
-                .keepers
-                .entry(component)
-                .or_insert_with(|| Keeper::spawn(component, self.root.clone(), self.client.clone(), self.board.clone()));
+            let keeper = self.keepers.entry(component).or_insert_with(|| {
+                Keeper::spawn(component, self.root.clone(), self.client.clone(), self.board.clone())
+            });
             let _ = keeper.send(target);
         }
         Ok(declared)
@@ -241,9 +244,7 @@ impl Main {
             revision: declared.desired.revision,
             components: self.board.read(Clone::clone),
         };
-        let path = self.root.status();
-        let json = serde_json::to_vec_pretty(&status).map_err(std::io::Error::from).doing("cannot write", &path)?;
-        durable::write_volatile(&path, &json).doing("cannot write", &path)
+        durable::write_volatile_json(&self.root.status(), &status)
     }
 }
 
@@ -272,15 +273,10 @@ pub(crate) fn command(root: &Root, expected: Option<&String>) -> Command {
 
 /// The manifest that `current` points to.
 pub(crate) fn read_release(root: &Root) -> Result<Option<Release>, Failure> {
-    let path = root.current().join(MANIFEST);
-    let Some(bytes) = durable::read_if_any(&path).doing("cannot read", &path)? else { return Ok(None) };
-    Ok(Some(serde_json::from_slice(&bytes).map_err(std::io::Error::from).doing("cannot understand", &path)?))
+    durable::read_json(&root.current().join(MANIFEST))
 }
 
+/// What a person wants beyond the release.
 pub(crate) fn read_desired(root: &Root) -> Result<Desired, Failure> {
-    let path = root.desired();
-    let Some(bytes) = durable::read_if_any(&path).doing("cannot read", &path)? else { return Ok(Desired::default()) };
-    serde_json::from_slice(&bytes).map_err(std::io::Error::from).doing("cannot understand", &path)
+    Ok(durable::read_json(&root.desired())?.unwrap_or_default())
 }
-
-pub use keeper::run_component;

@@ -169,10 +169,10 @@ impl Identity {
         (!runs).then(|| "ended".to_owned())
     }
 
-    /// Asks the process alone.
-    pub(crate) fn signal(&self, signal: Signal) {
+    /// Ends the process alone, at once; what it started goes on.
+    pub(crate) fn kill(&self) {
         if let (true, Some(pid)) = (self.is_alive(), self.raw()) {
-            let _ = rustix::process::kill_process(pid, signal);
+            let _ = rustix::process::kill_process(pid, Signal::KILL);
         }
     }
 
@@ -226,10 +226,11 @@ pub(crate) fn lock_within(path: &Path, patience: Duration) -> io::Result<Option<
     }
 }
 
-/// Whether somebody holds the lock. A missing file is a free lock.
+/// Whether somebody holds the lock. A missing file is a free lock. Asked with a shared lock, so that those who only look
+/// never take each other for the holder.
 pub(crate) fn is_locked(path: &Path) -> bool {
     let Ok(file) = File::options().read(true).open(path) else { return false };
-    matches!(file.try_lock(), Err(TryLockError::WouldBlock))
+    matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock))
 }
 
 /// Makes the lock at `path` our standard input, unless it is already. `false`: somebody else holds it.

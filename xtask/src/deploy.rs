@@ -103,7 +103,7 @@ fn carry_out(session: &mut Session, plan: Plan, contents: Contents, json: bool, 
         plan.notes.iter().for_each(|note| report::say(&format!("note: {note}")));
     }
     let release = plan.release.clone();
-    let mut changed = 0;
+    let (mut changed, mut said) = (0, None);
     let outcome = if plan.steps.is_empty() {
         Ok(Outcome::Done)
     } else {
@@ -112,7 +112,12 @@ fn carry_out(session: &mut Session, plan: Plan, contents: Contents, json: bool, 
             if let Event::Begin { step, .. } = &event {
                 changed += usize::from(step.changes());
             }
-            tell(&event, json)?;
+            // It is told again and again; once is enough to hear.
+            let again = said.as_ref() == Some(&event);
+            if !again {
+                tell(&event, json)?;
+            }
+            said = Some(event);
             interrupt.check()
         };
         session.client.apply(plan, contents, &mut follow)

@@ -1,1 +1,121 @@
+//! The repository's own rules, as tests: what a reviewer should not have to look for.
 
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+};
+
+use xshell::{Shell, cmd};
+
+use crate::cli;
+
+/// Which crate may use which; arrows point one way. `xtask` itself may use all of them.
+const ARROWS: [(&str, &[&str]); 6] = [
+    ("xtask", &["gateway", "ops", "sandbox", "stack"]),
+    ("ops", &["stack", "wire"]),
+    ("gateway", &["wire"]),
+    ("sandbox", &["wire"]),
+    ("stack", &[]),
+    ("wire", &[]),
+];
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+/// Every file that git knows or would take, by path below the root.
+fn files(ending: &str) -> BTreeMap<String, String> {
+    let shell = Shell::new().unwrap();
+    shell.change_dir(root());
+    let listed = cmd!(shell, "git ls-files --cached --others --exclude-standard").quiet().read().unwrap();
+    let named = listed.lines().filter(|path| path.ends_with(ending));
+    // A file that was removed and not yet committed is still listed.
+    named.filter_map(|path| Some((path.to_owned(), fs::read_to_string(root().join(path)).ok()?))).collect()
+}
+
+#[test]
+fn the_code_is_formatted() {
+    let shell = Shell::new().unwrap();
+    shell.change_dir(root());
+    cmd!(shell, "cargo fmt --all --check").quiet().run().unwrap();
+}
+
+#[test]
+fn crates_use_each_other_in_one_direction() {
+    let members: BTreeSet<&str> = ARROWS.iter().map(|(name, _)| *name).collect();
+    let found: BTreeSet<String> = files("Cargo.toml")
+        .into_keys()
+        .filter_map(|path| path.strip_suffix("/Cargo.toml").map(str::to_owned))
+        .collect();
+    assert_eq!(found, members.iter().map(ToString::to_string).collect(), "a crate without a place in the design");
+    for (name, allowed) in ARROWS {
+        let manifest: toml::Table = fs::read_to_string(root().join(name).join("Cargo.toml")).unwrap().parse().unwrap();
+        let uses = manifest.get("dependencies").and_then(|it| it.as_table()).into_iter().flat_map(|it| it.keys());
+        for used in uses.filter(|used| members.contains(used.as_str())) {
+            assert!(allowed.contains(&used.as_str()), "{name} must not use {used}");
+        }
+    }
+}
+
+#[test]
+fn every_module_says_why_it_exists() {
+    let silent: Vec<String> =
+        files(".rs").into_iter().filter(|(_, text)| !text.starts_with("//! ")).map(|(path, _)| path).collect();
+    assert!(silent.is_empty(), "these do not open with `//!`: {silent:?}");
+}
+
+#[test]
+fn only_the_command_line_knows_of_dry_runs() {
+    for (path, text) in files(".rs") {
+        let is_library = !path.starts_with("xtask/") && !path.starts_with("tests/");
+        assert!(
+            !is_library || !text.contains("dry_run"),
+            "{path}: a library plans and applies, and nothing in between"
+        );
+    }
+}
+
+#[test]
+fn images_are_pinned() {
+    for (path, text) in files(".yaml").into_iter().chain(files(".yml")).chain(files(".toml")) {
+        if !path.starts_with("config/") {
+            continue;
+        }
+        for line in text.lines().filter(|line| line.trim_start_matches(['#', ' ']).starts_with("image:")) {
+            let (_, version) = line.rsplit_once('/').unwrap_or(("", line)).1.split_once(':').unwrap_or_default();
+            assert!(!version.is_empty() && !version.starts_with("latest"), "{path}: {line}");
+        }
+    }
+}
+
+#[test]
+fn commands_in_the_docs_exist() {
+    let mut seen = 0;
+    for (path, text) in files(".md") {
+        for command in commands(&text) {
+            let words = command.split_whitespace();
+            let parsed = cli::command().try_get_matches_from(words.clone().skip(1));
+            let wrong = parsed.err().filter(|error| error.use_stderr());
+            assert!(wrong.is_none(), "{path}: `{command}`: {}", wrong.unwrap());
+            seen += 1;
+        }
+    }
+    assert!(seen >= 10, "the docs show only {seen} commands: is this test looking at them?");
+}
+
+/// What stands behind `cargo xtask` in code, up to where a shell would end the command. The words of the shell's own
+/// (`[COMPONENT]`, `…`) are not for this program to understand: such lines are passed over.
+fn commands(text: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for (at, start) in text.match_indices("cargo xtask ") {
+        let rest = &text[at..];
+        let end = rest.find(['`', '\n', '#', '|', '>', ';', '&', ')']).unwrap_or(rest.len());
+        let command = rest[..end].trim();
+        let is_form = command.contains(['[', '…', '<']) || command.chars().any(|it| it.is_ascii_uppercase());
+        if command.len() > start.len() && !is_form {
+            found.push(command.to_owned());
+        }
+    }
+    found
+}

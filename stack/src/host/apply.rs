@@ -13,7 +13,7 @@ use std::{
 
 use super::{
     Follow, Host,
-    control::{await_status, change, fail_if_sick, halt, wake},
+    control::{self, await_status, change, ensure_supervisor, fail_if_sick, halt},
     journal::{Journal, Undo},
     lock, observe,
 };
@@ -32,6 +32,9 @@ use crate::{
 
 /// How long a component's own tool may check files.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How long a supervisor may take to become the release's program.
+const FOLLOW_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// How long a component may take to get where a step wants it.
 const STEP_TIMEOUT: Duration = Duration::from_secs(60);
@@ -100,7 +103,7 @@ impl Apply<'_> {
             Step::RestoreProgram { release, .. } => restore_program(self.root, release),
             Step::StageRelease { .. } => self.stage(),
             Step::Check { component, command } => self.check(*component, command),
-            Step::Switch { to, .. } => point_current(self.root, Some(to)).and_then(|()| wake_if_any(self.root)),
+            Step::Switch { to, .. } => point_current(self.root, Some(to)),
             Step::Supervise { .. } => self.supervise(follow),
             Step::Start { component, .. } => {
                 change(self.root, |desired| desired.stopped.retain(|stopped| stopped != component))?;
@@ -228,14 +231,27 @@ impl Apply<'_> {
             .hint("mend what it names (your own rules are in local/rules/) and deploy again; nothing that runs was touched"))
     }
 
+    /// A supervisor becomes the release's program by itself. One that does not, being of a version that cannot read
+    /// what we write, is ended: that costs nothing, its successor adopts what runs.
     fn supervise(&self, follow: &mut Follow<'_>) -> Result<(), Failure> {
         change(self.root, |desired| desired.halted = false)?;
-        wake(self.root)?;
-        await_status(self.root, STEP_TIMEOUT, follow, |status| {
-            let (release, program) = (&self.plan.release.id, &self.plan.release.content.program);
-            let is_so = status.release.as_ref() == Some(release) && status.supervisor.program == *program;
-            Ok(is_so.then_some(()))
-        })
+        ensure_supervisor(self.root)?;
+        let (release, program) = (&self.plan.release.id, &self.plan.release.content.program);
+        let mut follows = |timeout| {
+            await_status(self.root, timeout, follow, |status| {
+                let is_so = status.release.as_ref() == Some(release) && status.supervisor.program == *program;
+                Ok(is_so.then_some(()))
+            })
+        };
+        match (follows(FOLLOW_TIMEOUT), observe::supervisor(self.root)?) {
+            (Err(failure), Some(old)) if failure.class == Class::Failed && old.program != *program => {
+                old.identity.kill();
+                control::wait_for_lock(self.root)?;
+                ensure_supervisor(self.root)?;
+                follows(STEP_TIMEOUT)
+            }
+            (followed, _) => followed,
+        }
     }
 
     fn restart(&self, component: Component, ask: bool, follow: &mut Follow<'_>) -> Result<(), Failure> {
@@ -263,7 +279,7 @@ impl Apply<'_> {
         follow: &mut Follow<'_>,
         is_so: impl Fn(&Running) -> bool,
     ) -> Result<(), Failure> {
-        wake(self.root)?;
+        ensure_supervisor(self.root)?;
         let desired = read_desired(self.root)?;
         await_status(self.root, STEP_TIMEOUT, follow, |status| {
             if status.release.as_ref() != Some(&self.plan.release.id) {
@@ -278,7 +294,7 @@ impl Apply<'_> {
     }
 
     fn await_gone(&self, component: Component, follow: &mut Follow<'_>) -> Result<(), Failure> {
-        wake(self.root)?;
+        ensure_supervisor(self.root)?;
         await_status(self.root, STEP_TIMEOUT, follow, |status| {
             let gone = status.components.get(&component).is_none_or(|running| running.identity.is_none());
             Ok((gone && status.release.as_ref() == Some(&self.plan.release.id)).then_some(()))
@@ -335,7 +351,7 @@ impl Apply<'_> {
                 // First the program: the supervisor becomes whatever stands at its path.
                 restore_program(self.root, to)?;
                 point_current(self.root, Some(to))?;
-                wake(self.root)
+                ensure_supervisor(self.root)
             }
             Undo::Switch { to: None } => {
                 change(self.root, |desired| desired.halted = true)?;
@@ -376,17 +392,9 @@ fn point_current(root: &Root, to: Option<&ReleaseId>) -> Result<(), Failure> {
     .doing("cannot point", &current)
 }
 
-/// Before the first deploy there is no supervisor to wake; the step that starts one comes later.
-fn wake_if_any(root: &Root) -> Result<(), Failure> {
-    match observe::supervisor(root)? {
-        Some(_) => wake(root),
-        None => Ok(()),
-    }
-}
-
 /// Waits until a release runs, all of it, as declared and healthy.
 fn gate(root: &Root, release: &Release, timeout: Duration, follow: &mut Follow<'_>) -> Result<(), Failure> {
-    wake(root)?;
+    ensure_supervisor(root)?;
     let desired = read_desired(root)?;
     await_status(root, timeout, follow, |status| {
         if status.release.as_ref() != Some(&release.id) {

@@ -7,8 +7,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::process::Signal;
-
 use super::{Follow, lock, observe, wait_for};
 use crate::{
     component::Component,
@@ -65,7 +63,7 @@ pub(super) fn control(
     if action == Action::Stop && whole {
         return halt(root, follow);
     }
-    wake(root)?;
+    ensure_supervisor(root)?;
     let desired = supervise::read_desired(root)?;
     await_status(root, CONTROL_TIMEOUT, follow, |status| {
         let asked = |component: &Component| desired.restarts.get(component).copied().unwrap_or_default();
@@ -128,15 +126,14 @@ pub(super) fn change(root: &Root, change: impl FnOnce(&mut Desired)) -> Result<u
     Ok(desired.revision)
 }
 
-/// Has the supervisor read its files again, and starts one if none runs.
-pub(super) fn wake(root: &Root) -> Result<(), Failure> {
-    if let Some(supervisor) = observe::supervisor(root)? {
-        supervisor.identity.signal(Signal::HUP);
+/// Starts a supervisor if none runs; one that runs sees by itself what has changed.
+pub(super) fn ensure_supervisor(root: &Root) -> Result<(), Failure> {
+    let lock_path = root.supervisor_lock();
+    if process::is_locked(&lock_path) {
         return Ok(());
     }
-    let lock_path = root.supervisor_lock();
     let Some(lock) = process::lock_within(&lock_path, Duration::from_secs(1)).doing("cannot lock", &lock_path)? else {
-        // One has just been started by somebody else, and reads the files as they are.
+        // Somebody else has just started one.
         return Ok(());
     };
     let log_path = root.supervisor_log();
@@ -151,6 +148,12 @@ pub(super) fn wake(root: &Root) -> Result<(), Failure> {
         Ok(observe::supervisor(root)?.filter(|supervisor| supervisor.identity.pid == pid))
     })?;
     up.map(|_| ()).ok_or_else(|| sick_supervisor(&log_path, "it wrote no status"))
+}
+
+/// Waits until the supervisor that was just ended is gone.
+pub(super) fn wait_for_lock(root: &Root) -> Result<(), Failure> {
+    let gone = wait_for(SUPERVISOR_TIMEOUT, || Ok((!process::is_locked(&root.supervisor_lock())).then_some(())))?;
+    gone.ok_or_else(|| Failure::new(Class::Failed, "the old supervisor does not end"))
 }
 
 fn sick_supervisor(log: &Path, how: &str) -> Failure {
@@ -170,7 +173,7 @@ pub(super) fn halt(root: &Root, follow: &mut Follow<'_>) -> Result<(), Failure> 
     }
     follow(Event::Waiting { detail: "every component to stop".to_owned() })?;
     if root.program().exists() {
-        wake(root)?;
+        ensure_supervisor(root)?;
     }
     wait_for(CONTROL_TIMEOUT, || Ok((!supervised() && !runs()).then_some(())))?.ok_or_else(|| {
         Failure::new(Class::Failed, "some components do not stop").hint("`cargo xtask status` shows which")
@@ -209,7 +212,8 @@ fn describe(status: &Status) -> String {
     let waits = waits.map(|(component, running)| {
         format!("{component}: {}", running.detail.as_deref().unwrap_or("does not answer yet"))
     });
-    waits.collect::<Vec<_>>().join("; ")
+    let waits: Vec<String> = waits.collect();
+    if waits.is_empty() { "the supervisor to see what changed".to_owned() } else { waits.join("; ") }
 }
 
 /// There is no use in waiting for a component that cannot stay up, once it is the declared one: what is on its way out

@@ -1,8 +1,9 @@
 //! The supervisor: one small process that has a host run its current release.
 //!
-//! It is level-triggered. What should be stands in files (`current/release.json`, `state/desired.json`); on SIGHUP it
-//! reads them again and its keepers, one thread a component, bring their component there. It keeps nothing in memory
-//! that it could not find again: killed, it leaves its components running, and the next one adopts them by their locks.
+//! It is level-triggered. What should be stands in files (`current`, `state/desired.json`); it looks at them twenty times
+//! a second, and its keepers, one thread a component, bring their component there. Nobody has to wake it, so no wake-up
+//! can be lost, and no signal can meet it between two programs. It keeps nothing in memory that it could not find again:
+//! killed, it leaves its components running, and the next one adopts them by their locks.
 //! Invariant: at most one supervisor and at most one process group per component run on a root, by construction: each
 //! holds a lock from before its first act to its last.
 
@@ -13,10 +14,11 @@ pub use keeper::run_component;
 
 use std::{
     collections::BTreeMap,
-    path::Path,
+    fs,
+    path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError,
-        mpsc::{Receiver, Sender, channel},
+        mpsc::{Receiver, RecvTimeoutError, Sender, channel},
     },
     thread,
     time::Duration,
@@ -27,7 +29,7 @@ use keeper::{Keeper, Target};
 use reqwest::blocking::Client;
 use serde::{Deserialize, Serialize};
 use signal_hook::{
-    consts::{SIGHUP, SIGINT, SIGTERM},
+    consts::{SIGINT, SIGTERM},
     iterator::Signals,
 };
 
@@ -40,6 +42,9 @@ use crate::{
     process::{self, Command, Identity},
     release::{MANIFEST, Release, ReleaseId},
 };
+
+/// Between two looks at the files that say what should be.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// What the supervisor tells everyone, in `state/status.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -104,8 +109,6 @@ impl Board {
 }
 
 enum Event {
-    /// Read the files again.
-    Wake,
     /// Stop everything and end.
     Terminate,
     /// A keeper wrote to the board.
@@ -124,13 +127,9 @@ pub fn supervise(root: Root, program: String, expected: Option<String>) -> Resul
         return Err(Failure::new(Class::Locked, "another supervisor runs on this root"));
     }
     let (sender, events) = channel();
-    let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM]).doing("cannot listen for signals in", root.path())?;
-    let waker = sender.clone();
-    thread::spawn(move || {
-        for signal in signals.forever() {
-            let _ = waker.send(if signal == SIGHUP { Event::Wake } else { Event::Terminate });
-        }
-    });
+    let mut signals = Signals::new([SIGINT, SIGTERM]).doing("cannot listen for signals in", root.path())?;
+    let terminate = sender.clone();
+    thread::spawn(move || signals.forever().for_each(|_| drop(terminate.send(Event::Terminate))));
     let identity = Identity::own().doing("cannot identify", Path::new("this process"))?;
     let client = Client::builder()
         .no_proxy()
@@ -152,6 +151,19 @@ struct Main {
     keepers: BTreeMap<Component, Sender<Option<Target>>>,
 }
 
+/// The two files that say what should be, as they were when last looked at.
+#[derive(PartialEq)]
+struct Seen {
+    current: Option<PathBuf>,
+    desired: Option<Vec<u8>>,
+}
+
+impl Seen {
+    fn look(root: &Root) -> Self {
+        Seen { current: fs::read_link(root.current()).ok(), desired: fs::read(root.desired()).ok() }
+    }
+}
+
 /// What is to be.
 struct Declared {
     release: Option<Release>,
@@ -161,26 +173,34 @@ struct Declared {
 impl Main {
     fn run(mut self, events: &Receiver<Event>) -> Result<(), Failure> {
         ::log::info!("supervising {} as {}", self.root.path().display(), self.supervisor.program);
+        let mut seen = Seen::look(&self.root);
         let mut declared = self.reconcile()?;
         loop {
             self.write_status(&declared)?;
-            let halted = declared.desired.halted && self.nothing_runs();
-            if halted {
+            if declared.desired.halted && self.nothing_runs() {
                 ::log::info!("stopped by hand");
                 return Ok(());
             }
-            // All that has piled up is one change: the files are read as they are now.
-            let first = events.recv().unwrap_or(Event::Terminate);
-            let (mut wake, mut terminate) = (false, false);
-            for event in std::iter::once(first).chain(events.try_iter()) {
-                wake |= matches!(event, Event::Wake);
-                terminate |= matches!(event, Event::Terminate);
-            }
-            if terminate {
+            // Until a keeper tells something, somebody wants us to end, or the files say something else.
+            let event = loop {
+                match events.recv_timeout(LOOK_EVERY) {
+                    Ok(event) => break Some(event),
+                    Err(RecvTimeoutError::Disconnected) => break Some(Event::Terminate),
+                    Err(RecvTimeoutError::Timeout) if Seen::look(&self.root) != seen => break None,
+                    Err(RecvTimeoutError::Timeout) => {}
+                }
+            };
+            if matches!(event, Some(Event::Terminate)) {
                 return self.terminate(&declared);
             }
-            if wake {
-                declared = self.reconcile()?;
+            let now = Seen::look(&self.root);
+            if now != seen {
+                seen = now;
+                match self.reconcile() {
+                    Ok(news) => declared = news,
+                    // What runs goes on running until the files make sense again.
+                    Err(failure) => ::log::error!("{failure}: {}", failure.causes.join(": ")),
+                }
             }
         }
     }
@@ -271,9 +291,18 @@ pub(crate) fn command(root: &Root, expected: Option<&String>) -> Command {
     Command { program: root.program(), args, env: BTreeMap::new() }
 }
 
-/// The manifest that `current` points to.
+/// The manifest that `current` points to; `None` when nothing is current, which is not the same as a release that is
+/// gone from under it.
 pub(crate) fn read_release(root: &Root) -> Result<Option<Release>, Failure> {
-    durable::read_json(&root.current().join(MANIFEST))
+    let current = root.current();
+    let release = durable::read_json(&current.join(MANIFEST))?;
+    match fs::symlink_metadata(&current) {
+        Ok(_) if release.is_none() => {
+            Err(Failure::new(Class::Failed, format!("{} points to no release", current.display()))
+                .hint("`cargo xtask deploy` stages it again"))
+        }
+        _ => Ok(release),
+    }
 }
 
 /// What a person wants beyond the release.

@@ -64,6 +64,19 @@ pub(crate) fn point(path: &Path, target: &Path) -> io::Result<()> {
     flush_folder(folder)
 }
 
+/// Removes a file, a link, or a folder with all that is in it. That nothing is there is as good.
+pub(crate) fn remove(path: &Path) -> Result<(), Failure> {
+    let removed = match fs::symlink_metadata(path) {
+        Ok(meta) if meta.is_dir() => fs::remove_dir_all(path),
+        Ok(_) => fs::remove_file(path),
+        Err(error) => Err(error),
+    };
+    match removed {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        removed => removed.doing("cannot remove", path),
+    }
+}
+
 /// Makes the names in a folder as durable as what they name.
 pub(crate) fn flush_folder(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()

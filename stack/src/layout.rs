@@ -20,14 +20,18 @@ impl Root {
         &self.0
     }
 
+    pub(crate) fn bin(&self) -> PathBuf {
+        self.0.join("bin")
+    }
+
     /// The program at a stable path, for cron and for macOS privacy grants.
     pub fn program(&self) -> PathBuf {
-        self.0.join("bin/xtask")
+        self.bin().join("xtask")
     }
 
     /// The identity of that program.
     pub(crate) fn program_id(&self) -> PathBuf {
-        self.0.join("bin/xtask.id")
+        self.bin().join("xtask.id")
     }
 
     /// All releases.
@@ -110,6 +114,6 @@ impl Root {
 
     /// The folders that must exist before anything else.
     pub(crate) fn skeleton(&self) -> [PathBuf; 6] {
-        [self.0.join("bin"), self.releases(), self.state(), self.state().join("run"), self.logs(), self.data()]
+        [self.bin(), self.releases(), self.state(), self.state().join("run"), self.logs(), self.data()]
     }
 }

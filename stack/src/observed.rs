@@ -42,7 +42,7 @@ pub struct Observed {
     pub current: Option<ReleaseId>,
     /// All releases on the host whose manifest can be read.
     pub releases: Vec<Release>,
-    /// Folders below `releases/` that are no release: leftovers of something that was cut short.
+    /// Paths below the root that are no part of a release or program: what something that was cut short has left.
     pub leftovers: Vec<String>,
     /// Files of the current release that are not as its manifest says.
     pub damaged: Vec<String>,

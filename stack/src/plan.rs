@@ -120,8 +120,8 @@ pub enum Step {
     },
     /// Remove what no one goes back to.
     Sweep {
-        /// Names of folders below `releases/`.
-        folders: Vec<String>,
+        /// Below the root.
+        paths: Vec<String>,
     },
 }
 
@@ -159,9 +159,9 @@ pub fn plan(wanted: &Wanted, observed: &Observed) -> Result<(Plan, Contents), Fa
         steps.extend(check(&release, observed));
     }
     steps.extend(run(&release, observed));
-    let folders = unneeded(id, observed);
-    if !folders.is_empty() {
-        steps.push(Step::Sweep { folders });
+    let paths = unneeded(id, observed);
+    if !paths.is_empty() {
+        steps.push(Step::Sweep { paths });
     }
     let mut notes = declared.notes;
     if let Some(interrupted) = &observed.interrupted {
@@ -228,12 +228,13 @@ fn adjust(release: &Release, service: &Service, observed: &Observed) -> Option<S
     let restart = |why: &str, ask| Some(Step::Restart { component, why: why.to_owned(), ask });
     let running: &Running = match observed.components.get(&component) {
         _ if observed.desired.stopped.contains(&component) => return start("it was stopped by hand"),
-        Some(running) if running.identity.is_some() => running,
+        Some(running) if running.identity.is_some() || running.state == State::Unhealthy => running,
         _ => return start("it does not run"),
     };
     if running.fingerprint != release.fingerprint(service) {
         return restart("its program, arguments or files changed", false);
     }
+    // Asked for, so that the new try cannot be taken for the old one.
     if running.state == State::Unhealthy {
         return restart(running.detail.as_deref().unwrap_or("it does not answer"), true);
     }
@@ -249,17 +250,17 @@ fn check(release: &Release, observed: &Observed) -> Option<Step> {
     Some(Step::Check { component: Component::Prometheus, command })
 }
 
-/// Folders below `releases/` to remove once `id` runs: leftovers, and all but the newest that passed their gate.
+/// What to remove once `id` runs: all releases but the newest that passed their gate, and leftovers.
 fn unneeded(id: &ReleaseId, observed: &Observed) -> Vec<String> {
     let mut kept = vec![id];
-    kept.extend(observed.current.as_ref().filter(|current| observed.history.contains(current)));
-    for good in observed.history.iter().rev() {
+    let current = observed.current.iter().filter(|current| observed.history.contains(current));
+    for good in current.chain(observed.history.iter().rev()) {
         if kept.len() < KEPT_RELEASES && !kept.contains(&good) {
             kept.push(good);
         }
     }
     let old = observed.releases.iter().map(|release| &release.id).filter(|found| !kept.contains(found));
-    old.map(ToString::to_string).chain(observed.leftovers.iter().cloned()).collect()
+    old.map(|id| format!("releases/{id}")).chain(observed.leftovers.iter().cloned()).collect()
 }
 
 impl fmt::Display for Step {
@@ -283,7 +284,7 @@ impl fmt::Display for Step {
                 write!(f, "wait until healthy: {} (at most {timeout_s} s)", names.join(", "))
             }
             Step::Forget { release } => write!(f, "forget release {release}"),
-            Step::Sweep { folders } => write!(f, "remove releases {}", folders.join(", ")),
+            Step::Sweep { paths } => write!(f, "remove {}", paths.join(", ")),
         }
     }
 }

@@ -61,8 +61,8 @@ fn after(plan: &Plan, before: &Observed) -> Observed {
     observed.components =
         release.content.services.iter().map(|it| (it.component, healthy(release, it.component))).collect();
     for step in &plan.steps {
-        if let Step::Sweep { folders } = step {
-            observed.releases.retain(|release| !folders.contains(&release.id.to_string()));
+        if let Step::Sweep { paths } = step {
+            observed.releases.retain(|release| !paths.contains(&format!("releases/{}", release.id)));
         }
     }
     observed
@@ -231,14 +231,14 @@ fn an_apply_that_was_cut_off_is_gone_on_with() {
     let (cut, _) = plan(&one_more_rule(wanted()), &observed).unwrap();
     observed.releases.push(cut.release.clone());
     observed.current = Some(cut.release.id.clone());
-    observed.leftovers = vec![".staging-x".into()];
+    observed.leftovers = vec!["releases/.staging-x".into()];
     let step = Some("switch".into());
     observed.interrupted = Some(Interrupted { began: DateTime::<Utc>::UNIX_EPOCH, to: cut.release.id, step });
     insta::assert_snapshot!(words(&one_more_rule(wanted()), &observed), @r"
     note: an earlier change was cut off at: switch; this one goes on from what it left
       1. reload prometheus (its files changed)
       2. wait until healthy: engine, gateway, prometheus, node-exporter (at most 60 s)
-      3. remove releases .staging-x
+      3. remove releases/.staging-x
     ");
 }
 
@@ -299,6 +299,8 @@ fn keeps_three_releases_and_sweeps_the_rest() {
         swept.extend(plan.steps.iter().filter(|step| matches!(step, Step::Sweep { .. })).cloned());
         observed = after(&plan, &observed);
         assert!(observed.releases.len() <= 3);
+        let (again, _) = stack::plan::plan(&wanted, &observed).unwrap();
+        assert_eq!(again.steps, []);
     }
     assert_eq!(swept.len(), 3);
 }

@@ -91,7 +91,8 @@ pub(crate) struct Deploy {
     /// Do not ask before components that serve are restarted
     #[arg(long, short)]
     pub(crate) yes: bool,
-    /// One JSON event a line; the last says {"outcome","changed","release","seconds"}
+    /// One JSON event a line; the last is {"outcome","changed","release","seconds"}, where outcome is done, rolled_back,
+    /// rollback_failed, refused, or failed with nothing changed
     #[arg(long)]
     pub(crate) json: bool,
 }

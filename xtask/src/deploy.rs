@@ -1,7 +1,7 @@
 //! `deploy` and `rollback`: look, plan, apply, tell.
 
 use std::{
-    io::{IsTerminal, Write},
+    io::IsTerminal,
     path::Path,
     time::{Duration, Instant},
 };
@@ -10,12 +10,13 @@ use anyhow::Result;
 use ops::summary::Summary;
 use serde_json::json;
 use stack::{
+    component::Component,
     declare::{Wanted, question},
     failure::{Class, Failure},
-    observed::Observed,
+    observed::{Observed, Question},
     plan::{Plan, Step, plan, plan_rollback},
     protocol::{Event, Outcome},
-    release::Contents,
+    release::{Contents, ReleaseId},
 };
 
 use crate::{
@@ -25,52 +26,64 @@ use crate::{
     status,
 };
 
-/// Brings the host to what is declared.
+/// Looks that a deploy takes at the most. One is enough unless a step reveals facts that nobody could have planned with.
+const ROUNDS: usize = 4;
+
+/// Brings the host to what is declared: looks, plans and applies until a look finds nothing to do.
 pub(crate) fn run(settings: Option<&Path>, args: &cli::Deploy) -> Result<Exit> {
-    let begun = Instant::now();
-    let mut session = Session::open(settings)?;
+    let mut deploy = Run::open(settings, args.json)?;
     let wanted = Wanted {
-        settings: session.settings.clone(),
-        from_file: session.file.is_some(),
-        additions: stack::addition::read(&session.folder)?,
+        settings: deploy.session.settings.clone(),
+        from_file: deploy.session.file.is_some(),
+        additions: stack::addition::read(&deploy.session.folder)?,
         program: PROGRAM_ID.to_owned(),
     };
-    let mut question = question(&wanted.settings);
-    question.contents = args.dry_run;
-    let observed = session.client.observe(question)?;
-    let (plan, contents) = plan(&wanted, &observed)?;
-    if args.dry_run {
-        return preview(&plan, &observed, &contents, args.json);
+    for round in 0..ROUNDS {
+        let observed = deploy.observe(args.dry_run)?;
+        let (plan, contents) = plan(&wanted, &observed)?;
+        if args.dry_run {
+            return preview(&plan, &observed, &contents, args.json);
+        }
+        if round == 0 {
+            deploy.say(&format!("{} on {} ({})", plan.release.content.runtime, deploy.session.host(), deploy.why()));
+            if !args.yes && !confirm(&deploy, &plan)? {
+                report::say("nothing was changed");
+                return Ok(Exit::Refused);
+            }
+        }
+        if plan.steps.is_empty() {
+            return deploy.conclude(&plan.release.id, &observed);
+        }
+        let release = plan.release.id.clone();
+        match deploy.carry_out(plan, contents) {
+            Ok(Outcome::Done) => {}
+            outcome => return deploy.lament(&release, outcome),
+        }
     }
-    if !args.json {
-        report::say(&format!("{} on {} ({})", plan.release.content.runtime, session.host(), why(&session)));
-    }
-    if !args.yes && !args.json && session.file.is_some() && !confirm(&plan)? {
-        report::say("nothing was changed");
-        return Ok(Exit::Refused);
-    }
-    carry_out(&mut session, plan, contents, args.json, begun)
+    Err(Failure::new(
+        Class::Failed,
+        format!("the host does not settle: after {ROUNDS} rounds there is still something to do"),
+    )
+    .hint("`cargo xtask deploy --dry-run` shows what")
+    .into())
 }
 
 /// Goes back to the release that was healthy before.
 pub(crate) fn roll_back(settings: Option<&Path>, args: &cli::Rollback) -> Result<Exit> {
-    let begun = Instant::now();
-    let mut session = Session::open(settings)?;
-    let observed = session.client.observe(question(&session.settings))?;
-    let plan = plan_rollback(&observed)?;
-    if !args.json {
-        report::say(&format!("back to release {} on {}", plan.release.id, session.host()));
-    }
-    carry_out(&mut session, plan, Contents::new(), args.json, begun)
-}
-
-fn why(session: &Session) -> String {
-    match &session.file {
-        Some(file) => format!("{} asks for it", file.display()),
-        None => "there is no stack.toml: the embedded sandbox".to_owned(),
+    let mut rollback = Run::open(settings, args.json)?;
+    let plan = plan_rollback(&rollback.observe(false)?)?;
+    let release = plan.release.id.clone();
+    rollback.say(&format!("back to release {release} on {}", rollback.session.host()));
+    match rollback.carry_out(plan, Contents::new()) {
+        Ok(Outcome::Done) => {
+            let observed = rollback.observe(false)?;
+            rollback.conclude(&release, &observed)
+        }
+        outcome => rollback.lament(&release, outcome),
     }
 }
 
+/// What would happen, and what would change in files.
 fn preview(plan: &Plan, observed: &Observed, contents: &Contents, json: bool) -> Result<Exit> {
     if json {
         report::data(&format!("{}\n", serde_json::to_string(plan)?))?;
@@ -85,90 +98,130 @@ fn preview(plan: &Plan, observed: &Observed, contents: &Contents, json: bool) ->
 }
 
 /// Asks before anything that serves is interrupted; without a terminal there is nobody to ask, and whoever scripted
-/// this meant it.
-fn confirm(plan: &Plan) -> Result<bool> {
+/// this meant it. The embedded sandbox never asks.
+fn confirm(deploy: &Run, plan: &Plan) -> Result<bool> {
     let interrupted: Vec<&str> = plan.steps.iter().filter_map(Step::interrupts).map(|it| it.name()).collect();
-    if interrupted.is_empty() || !std::io::stdin().is_terminal() {
+    let nobody = deploy.json || deploy.session.file.is_none() || !std::io::stdin().is_terminal();
+    if interrupted.is_empty() || nobody {
         return Ok(true);
     }
     let names = interrupted.join(", ");
-    write!(std::io::stderr(), "{plan}this interrupts what is being served by: {names}\ngo on? [y/N] ")?;
-    let mut answer = String::new();
-    std::io::stdin().read_line(&mut answer)?;
-    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+    Ok(report::ask(&format!("{plan}this interrupts what is being served by: {names}\ngo on?"))?)
 }
 
-fn carry_out(session: &mut Session, plan: Plan, contents: Contents, json: bool, begun: Instant) -> Result<Exit> {
-    if !json {
-        plan.notes.iter().for_each(|note| report::say(&format!("note: {note}")));
+/// One deploy or rollback: what it talks to, and what it has done so far.
+struct Run {
+    session: Session,
+    json: bool,
+    begun: Instant,
+    changed: usize,
+}
+
+impl Run {
+    fn open(settings: Option<&Path>, json: bool) -> Result<Run> {
+        let begun = Instant::now();
+        Ok(Run { session: Session::open(settings)?, json, begun, changed: 0 })
     }
-    let release = plan.release.clone();
-    let (mut changed, mut said) = (0, None);
-    let outcome = if plan.steps.is_empty() {
-        Ok(Outcome::Done)
-    } else {
-        let interrupt = session.interrupt.clone();
-        let mut follow = |event: Event| {
+
+    fn observe(&mut self, contents: bool) -> Result<Observed> {
+        let question = Question { contents, ..question(&self.session.settings) };
+        Ok(self.session.client.observe(question)?)
+    }
+
+    fn why(&self) -> String {
+        match &self.session.file {
+            Some(file) => format!("{} asks for it", file.display()),
+            None => "there is no stack.toml: the embedded sandbox".to_owned(),
+        }
+    }
+
+    /// Talk, which a reader of JSON does not want.
+    fn say(&self, text: &str) {
+        if !self.json {
+            report::say(text);
+        }
+    }
+
+    fn carry_out(&mut self, plan: Plan, contents: Contents) -> Result<Outcome, Failure> {
+        plan.notes.iter().for_each(|note| self.say(&format!("note: {note}")));
+        let (json, interrupt) = (self.json, self.session.interrupt.clone());
+        let (changed, mut said) = (&mut self.changed, None);
+        self.session.client.apply(plan, contents, &mut |event| {
             if let Event::Begin { step, .. } = &event {
-                changed += usize::from(step.changes());
+                *changed += usize::from(step.changes());
             }
-            // It is told again and again; once is enough to hear.
-            let again = said.as_ref() == Some(&event);
-            if !again {
-                tell(&event, json)?;
+            // What is waited for is told again and again; once is enough to hear.
+            if said.as_ref() != Some(&event) {
+                tell(&event, json);
             }
             said = Some(event);
             interrupt.check()
-        };
-        session.client.apply(plan, contents, &mut follow)
-    };
-    let seconds = begun.elapsed();
-    if json {
-        let word = outcome_word(&outcome);
-        let seconds = (seconds.as_secs_f64() * 1000.0).round() / 1000.0;
-        let last = json!({ "outcome": word, "changed": changed, "release": release.id, "seconds": seconds });
-        report::data(&format!("{last}\n"))?;
+        })
     }
-    match outcome? {
-        Outcome::Done if json => Ok(Exit::Done),
-        Outcome::Done => {
-            let observed = session.client.observe(question(&session.settings))?;
-            conclude(session, &observed, changed, seconds)
+
+    /// The last line for a reader of JSON.
+    fn end(&self, outcome: &str, release: &ReleaseId) -> Result<()> {
+        if self.json {
+            let seconds = (self.begun.elapsed().as_secs_f64() * 1000.0).round() / 1000.0;
+            let last = json!({ "outcome": outcome, "changed": self.changed, "release": release, "seconds": seconds });
+            report::data(&format!("{last}\n"))?;
         }
-        Outcome::RolledBack { to, cause } => {
-            report::failure(&cause);
-            report::say(&match to {
-                Some(to) => format!("\nrolled back: release {to} serves as before"),
-                None => "\nrolled back: nothing runs, as before".to_owned(),
-            });
-            Ok(if cause.class == Class::Interrupted { Exit::Interrupted } else { Exit::RolledBack })
+        Ok(())
+    }
+
+    /// Says what went wrong, and what serves now.
+    fn lament(&self, release: &ReleaseId, outcome: Result<Outcome, Failure>) -> Result<Exit> {
+        match outcome {
+            Ok(Outcome::Done) => Ok(Exit::Done),
+            Ok(Outcome::RolledBack { to, cause }) => {
+                self.end("rolled_back", release)?;
+                report::failure(&cause);
+                report::say(&match to {
+                    Some(to) => format!("\nrolled back: release {to} is as it was before"),
+                    None => "\nrolled back: nothing runs, as before".to_owned(),
+                });
+                Ok(if cause.class == Class::Interrupted { Exit::Interrupted } else { Exit::RolledBack })
+            }
+            Ok(Outcome::RollbackFailed { cause, rollback }) => {
+                self.end("rollback_failed", release)?;
+                report::failure(&cause);
+                report::say("\nand putting the old state back failed too:");
+                report::failure(&rollback);
+                Ok(Exit::RollbackFailed)
+            }
+            Err(failure) => {
+                // It did not begin, since somebody else is at it or the host has moved on; or there was nothing to undo.
+                self.end(if failure.class == Class::Failed { "failed" } else { "refused" }, release)?;
+                Err(failure.into())
+            }
         }
-        Outcome::RollbackFailed { cause, rollback } => {
-            report::failure(&cause);
-            report::say("\nand putting the old state back failed too:");
-            report::failure(&rollback);
-            Ok(Exit::RollbackFailed)
+    }
+
+    /// Says what runs where, what does not and why, and what to try next.
+    fn conclude(&self, release: &ReleaseId, observed: &Observed) -> Result<Exit> {
+        if self.json {
+            self.end("done", release)?;
+            return Ok(Exit::Done);
         }
+        let (summary, took) = (Summary::of(self.session.host(), observed), report::seconds(self.begun.elapsed()));
+        report::say(&match self.changed {
+            0 => format!("as declared, nothing to do ({took})\n"),
+            _ => format!("done in {took}\n"),
+        });
+        report::data(&status::table(&summary))?;
+        let api = summary.components.iter().find(|part| part.name == Component::Gateway);
+        if let Some(url) = api.and_then(|part| part.url.as_deref()) {
+            let body = json!({ "model": self.session.settings.models.default, "prompt": "hello" });
+            report::say(&format!("\ntry:  cargo xtask verify\n      curl {url}/api/generate -d '{body}'"));
+        }
+        Ok(Exit::Done)
     }
 }
 
-fn outcome_word(outcome: &Result<Outcome, Failure>) -> &'static str {
-    match outcome {
-        Ok(Outcome::Done) => "done",
-        Ok(Outcome::RolledBack { .. }) => "rolled_back",
-        Ok(Outcome::RollbackFailed { .. }) => "rollback_failed",
-        // It did not begin: somebody else is at it, or the host cannot be written to.
-        Err(_) => "refused",
-    }
-}
-
-fn tell(event: &Event, json: bool) -> Result<(), Failure> {
-    let closed = |error: std::io::Error| Failure::new(Class::Interrupted, "nobody reads the output").because(&error);
-    if json {
-        let line = serde_json::to_string(event).unwrap_or_default();
-        return report::data(&format!("{line}\n")).map_err(closed);
-    }
+/// A reader that has gone away is no reason to leave a deploy half way.
+fn tell(event: &Event, json: bool) {
     match event {
+        event if json => drop(report::data(&format!("{}\n", json!(event)))),
         Event::Begin { number, step } => report::say(&format!("{number:>3}. {step}")),
         Event::End { seconds, .. } if *seconds > 1.0 => {
             report::say(&format!("     {}", report::seconds(Duration::from_secs_f64(*seconds))));
@@ -177,22 +230,4 @@ fn tell(event: &Event, json: bool) -> Result<(), Failure> {
         Event::Waiting { detail } => report::say(&format!("     waiting: {detail}")),
         Event::End { .. } | Event::Line { .. } => {}
     }
-    Ok(())
-}
-
-/// Says what runs where, what does not and why, and what to try next.
-fn conclude(session: &Session, observed: &Observed, changed: usize, took: Duration) -> Result<Exit> {
-    let summary = Summary::of(session.host(), observed);
-    match changed {
-        0 => report::say(&format!("as declared, nothing to do ({})\n", report::seconds(took))),
-        _ => report::say(&format!("done in {}\n", report::seconds(took))),
-    }
-    report::data(&status::table(&summary))?;
-    let api = summary.components.iter().find(|part| part.name == stack::component::Component::Gateway);
-    if let Some(url) = api.and_then(|part| part.url.as_deref()) {
-        let model = &session.settings.models.default;
-        let body = json!({ "model": model, "prompt": "hello" });
-        report::say(&format!("\ntry:  cargo xtask verify\n      curl {url}/api/generate -d '{body}'"));
-    }
-    Ok(Exit::Done)
 }

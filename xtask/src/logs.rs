@@ -27,23 +27,23 @@ pub(crate) fn run(settings: Option<&Path>, args: &cli::Logs) -> Result<Exit> {
     let done = session.client.logs(query, &mut |event| {
         if let Event::Line { component, text } = event {
             let line = if named { format!("{text}\n") } else { lead(component, &text) };
-            report::data(&line).map_err(closed)?;
+            let enough = Failure::new(Class::Interrupted, "nobody reads the output");
+            report::data(&line).map_err(|_| enough)?;
         }
         interrupt.check()
     });
     match done {
-        // Somebody who follows says in this way that it was enough.
-        Err(failure) if failure.class == Class::Interrupted && args.follow => Ok(Exit::Interrupted),
+        // Ctrl-C, or `… | head` that has seen enough.
+        Err(failure) if failure.class == Class::Interrupted => match session.interrupt.check() {
+            Err(_) => Ok(Exit::Interrupted),
+            Ok(()) => Ok(Exit::Done),
+        },
         done => Ok(done.map(|()| Exit::Done)?),
     }
 }
 
 fn lead(component: Component, text: &str) -> String {
     format!("{component:<14}{text}\n")
-}
-
-fn closed(error: std::io::Error) -> Failure {
-    Failure::new(Class::Interrupted, "nobody reads the output").because(&error)
 }
 
 /// A time, or how long ago.

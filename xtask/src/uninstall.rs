@@ -1,9 +1,6 @@
 //! `uninstall`: as if nothing had ever been deployed.
 
-use std::{
-    io::{IsTerminal, Write},
-    path::Path,
-};
+use std::{io::IsTerminal, path::Path};
 
 use anyhow::Result;
 use stack::{
@@ -45,8 +42,5 @@ fn confirm(root: &Path) -> Result<bool> {
             .hint("add --yes if you mean it")
             .into());
     }
-    write!(std::io::stderr(), "this deletes every model and all samples in {}\ngo on? [y/N] ", data.display())?;
-    let mut answer = String::new();
-    std::io::stdin().read_line(&mut answer)?;
-    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+    Ok(report::ask(&format!("this deletes every model and all samples in {}\ngo on?", data.display()))?)
 }

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     component::Component,
-    durable,
+    durable::{self, remove},
     failure::{Class, Doing, Failure},
     layout::Root,
     observed::{Running, State},
@@ -64,6 +64,11 @@ pub(super) fn apply(
             apply.remember()?;
             journal.end("done").doing("cannot write", &root.journal())?;
             Ok(Outcome::Done)
+        }
+        Err(cause) if journal.undo().is_empty() => {
+            // Nothing was changed that could be put back: what was sick is sick still.
+            let _ = journal.end("failed");
+            Err(cause)
         }
         Err(cause) => {
             let outcome = apply.roll_back(cause, &mut journal, follow);
@@ -119,10 +124,7 @@ impl Apply<'_> {
                 gate(self.root, &self.plan.release, Duration::from_secs(*timeout_s), follow)
             }
             Step::Forget { release } => self.rewrite_history(|history| history.retain(|id| id != release)),
-            Step::Sweep { folders } => folders.iter().try_for_each(|name| {
-                let folder = self.root.releases().join(name);
-                fs::remove_dir_all(&folder).doing("cannot remove", &folder)
-            }),
+            Step::Sweep { paths } => paths.iter().try_for_each(|path| remove(&self.root.path().join(path))),
         }
     }
 
@@ -135,6 +137,10 @@ impl Apply<'_> {
                 Undo::Unstage { release: release.clone() }
             }
             Step::Switch { to, .. } => Undo::Switch { to: self.last_good(to)? },
+            Step::Supervise { .. } if read_desired(self.root)?.halted => Undo::Halt,
+            Step::Start { component, .. } if read_desired(self.root)?.stopped.contains(component) => {
+                Undo::Stop { component: *component }
+            }
             // Switched by an apply that was cut off before its gate.
             Step::Gate { .. } if current == self.plan.base && !self.passed()? => {
                 Undo::Switch { to: self.last_good(&self.plan.release.id)? }
@@ -303,7 +309,7 @@ impl Apply<'_> {
 
     /// Undoes what was done, the last first, and gates what serves again.
     fn roll_back(&self, cause: Failure, journal: &mut Journal, follow: &mut Follow<'_>) -> Outcome {
-        let undo: Vec<Undo> = journal.undo().cloned().collect();
+        let undo = journal.undo();
         let switched = undo.iter().find_map(|undo| match undo {
             Undo::Switch { to } => Some(to.clone()),
             _ => None,
@@ -332,26 +338,20 @@ impl Apply<'_> {
     fn undo(&self, undo: &Undo, follow: &mut Follow<'_>) -> Result<(), Failure> {
         match undo {
             Undo::Nothing => Ok(()),
-            Undo::Unstage { release } => {
-                let folder = self.root.release(release);
-                let gone = if folder.exists() { fs::remove_dir_all(&folder) } else { Ok(()) };
-                gone.doing("cannot remove", &folder)
+            Undo::Halt => change(self.root, |desired| desired.halted = true).and_then(|_| halt(self.root, follow)),
+            Undo::Stop { component } => {
+                change(self.root, |desired| desired.stopped.extend([*component]))?;
+                self.await_gone(*component, follow)
             }
+            Undo::Unstage { release } => remove(&self.root.release(release)),
             Undo::Program { release: Some(release) } => restore_program(self.root, release),
             Undo::Program { release: None } => {
-                for path in [self.root.program_id(), self.root.program()] {
-                    match fs::remove_file(&path) {
-                        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                        removed => removed.doing("cannot remove", &path)?,
-                    }
-                }
-                Ok(())
+                remove(&self.root.program_id()).and_then(|()| remove(&self.root.program()))
             }
             Undo::Switch { to: Some(to) } => {
                 // First the program: the supervisor becomes whatever stands at its path.
                 restore_program(self.root, to)?;
-                point_current(self.root, Some(to))?;
-                ensure_supervisor(self.root)
+                point_current(self.root, Some(to))
             }
             Undo::Switch { to: None } => {
                 change(self.root, |desired| desired.halted = true)?;
@@ -383,24 +383,24 @@ fn restore_program(root: &Root, id: &ReleaseId) -> Result<(), Failure> {
 fn point_current(root: &Root, to: Option<&ReleaseId>) -> Result<(), Failure> {
     let current = root.current();
     match to {
-        Some(id) => durable::point(&current, &Path::new("releases").join(id.as_str())),
-        None => fs::remove_file(&current).or_else(|error| match error.kind() {
-            io::ErrorKind::NotFound => Ok(()),
-            _ => Err(error),
-        }),
+        Some(id) => durable::point(&current, &Path::new("releases").join(id.as_str())).doing("cannot point", &current),
+        None => remove(&current),
     }
-    .doing("cannot point", &current)
 }
 
-/// Waits until a release runs, all of it, as declared and healthy.
+/// Waits until a release runs as declared and healthy: all of it, but for what a person has stopped.
 fn gate(root: &Root, release: &Release, timeout: Duration, follow: &mut Follow<'_>) -> Result<(), Failure> {
-    ensure_supervisor(root)?;
     let desired = read_desired(root)?;
+    if desired.halted {
+        return Ok(());
+    }
+    ensure_supervisor(root)?;
     await_status(root, timeout, follow, |status| {
         if status.release.as_ref() != Some(&release.id) {
             return Ok(None);
         }
-        let healthy = release.content.services.iter().all(|service| {
+        let mut meant = release.content.services.iter().filter(|service| !desired.stopped.contains(&service.component));
+        let healthy = meant.all(|service| {
             status.components.get(&service.component).is_some_and(|running| {
                 running.state == State::Healthy
                     && running.fingerprint == release.fingerprint(service)

@@ -44,6 +44,11 @@ pub(super) fn control(
             .hint(reason.unwrap_or_else(|| "`cargo xtask status` lists what is".to_owned())));
     }
     let _lock = lock(root, &format!("{action:?}").to_lowercase())?;
+    // What cannot stay up gets a new try, told from the old ones by its number.
+    let sick = |component: &Component| {
+        let status = observe::status(root).ok().flatten();
+        status.is_some_and(|it| it.components.get(component).is_some_and(|it| it.state == State::Unhealthy))
+    };
     let whole = components.is_empty();
     let named: BTreeSet<Component> = match whole {
         true => release.content.services.iter().map(|service| service.component).collect(),
@@ -55,8 +60,8 @@ pub(super) fn control(
         Action::Start | Action::Restart => {
             desired.halted = false;
             desired.stopped.retain(|component| !named.contains(component));
-            if action == Action::Restart {
-                named.iter().for_each(|component| *desired.restarts.entry(*component).or_default() += 1);
+            for component in named.iter().filter(|component| action == Action::Restart || sick(component)) {
+                *desired.restarts.entry(*component).or_default() += 1;
             }
         }
     })?;
@@ -87,19 +92,9 @@ pub(super) fn uninstall(root: &Root, data: bool, follow: &mut Follow<'_>) -> Res
     let _lock = lock(root, "uninstall")?;
     change(root, |desired| desired.halted = true)?;
     halt(root, follow)?;
-    let mut gone = vec![root.current(), root.releases(), root.path().join("bin"), root.logs(), root.state()];
+    let mut gone = vec![root.current(), root.releases(), root.bin(), root.logs(), root.state()];
     gone.extend(data.then(|| root.data()));
-    for path in gone {
-        let removed = match fs::symlink_metadata(&path) {
-            Ok(meta) if meta.is_dir() => fs::remove_dir_all(&path),
-            Ok(_) => fs::remove_file(&path),
-            Err(error) => Err(error),
-        };
-        match removed {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            removed => removed.doing("cannot remove", &path)?,
-        }
-    }
+    gone.iter().try_for_each(|path| durable::remove(path))?;
     // Fails where something is left, the data above all; then the folder has a reason to stay.
     let _ = fs::remove_dir(root.data());
     let _ = fs::remove_dir(root.path());

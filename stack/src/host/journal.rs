@@ -13,6 +13,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    component::Component,
     durable,
     observed::Interrupted,
     plan::{Plan, Step},
@@ -42,6 +43,10 @@ pub(super) enum Undo {
     Unstage { release: ReleaseId },
     /// Put the program of this release back; none: there was no program.
     Program { release: Option<ReleaseId> },
+    /// Have nothing run, as before.
+    Halt,
+    /// Have this component not run, as before.
+    Stop { component: Component },
     /// Point `current` back and have the supervisor run that; none: nothing ran.
     Switch { to: Option<ReleaseId> },
 }
@@ -77,8 +82,8 @@ impl Journal {
     }
 
     /// What to undo, the latest first.
-    pub(super) fn undo(&self) -> impl Iterator<Item = &Undo> {
-        self.undo.iter().rev()
+    pub(super) fn undo(&self) -> Vec<Undo> {
+        self.undo.iter().rev().cloned().collect()
     }
 
     pub(super) fn undone(&mut self) -> io::Result<()> {

@@ -77,15 +77,22 @@ fn read_text(path: &Path) -> Result<Option<String>, Failure> {
     Ok(bytes.map(|bytes| String::from_utf8_lossy(&bytes).trim().to_owned()))
 }
 
+/// The releases, and beside them and the program what a deploy that was killed has left.
 fn releases(root: &Root) -> Result<(Vec<Release>, Vec<String>), Failure> {
-    let folder = root.releases();
     let (mut releases, mut leftovers) = (Vec::new(), Vec::new());
-    if folder.exists() {
+    for folder in [root.releases(), root.bin()] {
+        if !folder.exists() {
+            continue;
+        }
         for entry in WalkDir::new(&folder).min_depth(1).max_depth(1).sort_by_file_name() {
             let entry = entry.map_err(io::Error::from).doing("cannot list", &folder)?;
+            let is_known = [root.program(), root.program_id()].iter().any(|path| path == entry.path());
             match Release::read(entry.path()) {
                 Some(release) => releases.push(release),
-                None => leftovers.push(entry.file_name().to_string_lossy().into_owned()),
+                None if is_known => {}
+                None => {
+                    leftovers.extend(entry.path().strip_prefix(root.path()).ok().map(|it| it.display().to_string()))
+                }
             }
         }
     }

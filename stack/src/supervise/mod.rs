@@ -176,7 +176,7 @@ impl Main {
         let mut seen = Seen::look(&self.root);
         let mut declared = self.reconcile()?;
         loop {
-            self.write_status(&declared)?;
+            self.tell(&declared);
             if declared.desired.halted && self.nothing_runs() {
                 ::log::info!("stopped by hand");
                 return Ok(());
@@ -191,7 +191,8 @@ impl Main {
                 }
             };
             if matches!(event, Some(Event::Terminate)) {
-                return self.terminate(&declared);
+                self.terminate(&declared);
+                return Ok(());
             }
             let now = Seen::look(&self.root);
             if now != seen {
@@ -209,7 +210,7 @@ impl Main {
     fn reconcile(&mut self) -> Result<Declared, Failure> {
         let declared = Declared { release: read_release(&self.root)?, desired: read_desired(&self.root)? };
         if let Some(release) = &declared.release {
-            self.follow_program(release, &declared)?;
+            self.follow_program(release, &declared);
         }
         for component in Component::ALL {
             let target = declared.target(component);
@@ -227,20 +228,19 @@ impl Main {
 
     /// A release is kept by its own program: if that is not this one, become it. The components stay our children and
     /// the lock stays ours; the new program adopts the former like after a crash.
-    fn follow_program(&self, release: &Release, declared: &Declared) -> Result<(), Failure> {
+    fn follow_program(&self, release: &Release, declared: &Declared) {
         let wanted = &release.content.program;
         // Started as that program and turned out to be another: a second try would go round in circles.
         let tried = self.expected.as_ref() == Some(wanted);
         if *wanted == self.supervisor.program || tried {
-            return Ok(());
+            return;
         }
-        self.write_status(declared)?;
+        self.tell(declared);
         let error = process::become_program(&command(&self.root, Some(wanted)));
         ::log::error!("cannot become program {wanted}: {error}");
-        Ok(())
     }
 
-    fn terminate(mut self, declared: &Declared) -> Result<(), Failure> {
+    fn terminate(mut self, declared: &Declared) {
         ::log::info!("asked to end: stopping every component");
         for keeper in self.keepers.values() {
             let _ = keeper.send(None);
@@ -249,7 +249,7 @@ impl Main {
             thread::sleep(Duration::from_millis(20));
         }
         self.keepers.clear();
-        self.write_status(declared)
+        self.tell(declared);
     }
 
     fn nothing_runs(&self) -> bool {
@@ -257,14 +257,20 @@ impl Main {
         idle && Component::ALL.iter().all(|component| !process::is_locked(&self.root.component_lock(*component)))
     }
 
-    fn write_status(&self, declared: &Declared) -> Result<(), Failure> {
+    /// Writes down what is. A full disk must not end what keeps the stack running, so a failure is no more than logged.
+    fn tell(&self, declared: &Declared) {
         let status = Status {
             supervisor: self.supervisor.clone(),
             release: declared.release.as_ref().map(|release| release.id.clone()),
             revision: declared.desired.revision,
             components: self.board.read(Clone::clone),
         };
-        durable::write_volatile_json(&self.root.status(), &status)
+        if let Err(failure) = durable::write_volatile_json(&self.root.status(), &status) {
+            ::log::error!("{failure}: {}", failure.causes.join(": "));
+        }
+        if let Err(error) = log::rotate(&self.root.supervisor_log()) {
+            ::log::warn!("cannot rotate the supervisor's own log: {error}");
+        }
     }
 }
 

@@ -13,7 +13,8 @@ use std::{
 use anyhow::{Context, Result};
 use xshell::{Shell, cmd};
 
-const SETTINGS: &str = "[engine]\nruntime = \"sandbox\"\n[ports]\napi = 0\nengine = 0\nprometheus = 0\nnode_exporter = 0\n";
+const SETTINGS: &str =
+    "[engine]\nruntime = \"sandbox\"\n[ports]\napi = 0\nengine = 0\nprometheus = 0\nnode_exporter = 0\n";
 
 fn main() -> Result<()> {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("a member has a workspace")?;
@@ -42,7 +43,8 @@ fn main() -> Result<()> {
 
 /// First deploys, then deploys with nothing to do: the binary itself, and through cargo as typed.
 fn deploys(shell: &Shell, xtask: &PathBuf, settings: &Path) -> Result<()> {
-    let deploy = || Ok(cmd!(shell, "{xtask} --settings {settings} deploy").quiet().ignore_stdout().ignore_stderr().run()?);
+    let deploy =
+        || Ok(cmd!(shell, "{xtask} --settings {settings} deploy").quiet().ignore_stdout().ignore_stderr().run()?);
     let uninstall = || -> Result<()> {
         Ok(cmd!(shell, "{xtask} --settings {settings} uninstall --data --yes").quiet().ignore_stderr().run()?)
     };

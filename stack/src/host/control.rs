@@ -136,13 +136,13 @@ pub(super) fn ensure_supervisor(root: &Root) -> Result<(), Failure> {
     let command = supervise::command(root, None);
     let pid = process::spawn_holding(&command, lock, log).doing("cannot start", &command.program)?;
     let child = process::Identity::of_child(pid);
-    let up = wait_for(SUPERVISOR_TIMEOUT, || {
-        if let Some(how) = child.ended() {
-            return Err(sick_supervisor(&log_path, &how));
-        }
-        Ok(observe::supervisor(root)?.filter(|supervisor| supervisor.identity.pid == pid))
+    let up = wait_for(SUPERVISOR_TIMEOUT, || match child.ended() {
+        // Told to have nothing run, it is done as soon as that is so.
+        Some(_) if supervise::read_desired(root)?.halted => Ok(Some(())),
+        Some(how) => Err(sick_supervisor(&log_path, &how)),
+        None => Ok(observe::supervisor(root)?.filter(|supervisor| supervisor.identity.pid == pid).map(|_| ())),
     })?;
-    up.map(|_| ()).ok_or_else(|| sick_supervisor(&log_path, "it wrote no status"))
+    up.ok_or_else(|| sick_supervisor(&log_path, "it wrote no status"))
 }
 
 /// Waits until the supervisor that was just ended is gone.

@@ -1,7 +1,7 @@
 //! What every verb begins with: the settings, and a line to the host.
 
 use std::{
-    env,
+    env, io,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -16,7 +16,7 @@ use stack::{
     failure::{Class, Failure},
     host::Host,
     layout::Root,
-    settings::{RuntimeChoice, Settings},
+    settings::{LoadError, RuntimeChoice, Settings},
     transport::Client,
 };
 
@@ -39,7 +39,7 @@ impl Session {
     pub(crate) fn open(named: Option<&Path>) -> Result<Session> {
         let (folder, file) = find_settings(named)?;
         let settings = match &file {
-            Some(file) => Settings::load(file)?,
+            Some(file) => Settings::load(file).map_err(with_hint)?,
             None => Settings::sandbox(),
         };
         if settings.host.address != "localhost" {
@@ -57,6 +57,19 @@ impl Session {
     /// How the host is called in what we say.
     pub(crate) fn host(&self) -> &str {
         &self.settings.host.address
+    }
+}
+
+/// A file that is not there can be written.
+fn with_hint(error: LoadError) -> anyhow::Error {
+    match &error {
+        LoadError::Unreadable { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+            Failure::new(Class::Settings, error.to_string())
+                .because(source)
+                .hint("`cargo xtask init` writes one; without --settings and a stack.toml the embedded sandbox is meant")
+                .into()
+        }
+        _ => error.into(),
     }
 }
 

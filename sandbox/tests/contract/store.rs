@@ -85,7 +85,7 @@ async fn show_tells_what_stands_in_the_model_file() {
     for (key, value) in [("block_count", 64), ("context_length", 32768), ("attention.head_count_kv", 8)] {
         assert_eq!(info[format!("qwen2.{key}")], value, "{key}");
     }
-    assert!(show["modelfile"].as_str().unwrap().contains("\nPARAMETER stop \"<|im_end|>\"\n"));
+    assert!(show["modelfile"].as_str().unwrap().contains("\nPARAMETER stop <|im_end|>\n"));
     assert!(show["template"].as_str().unwrap().contains(".Suffix"));
     assert_eq!(show["details"]["quantization_level"], "Q8_0");
 }

@@ -17,7 +17,10 @@ const TIMING: Timing = Timing {
     time_per_output_token: Duration::from_millis(50),
     load: Duration::ZERO,
 };
-const TOKENS: u32 = 20;
+const TOKENS: u32 = 60;
+
+/// All clients come within this time.
+const ARRIVALS: Duration = Duration::from_secs(2);
 
 #[tokio::main]
 async fn main() {
@@ -44,8 +47,8 @@ async fn measure(streams: u32) -> Vec<Duration> {
     let running = tokio::spawn(server.run(std::future::pending()));
     let client = Client::new();
     client.post(&url).json(&json!({"model": DEFAULT_MODEL})).send().await.unwrap();
-    // Real clients do not all come in the same instant: these come within one token's time.
-    let apart = TIMING.time_per_output_token / streams;
+    // Real clients do not all come in the same instant.
+    let apart = ARRIVALS / streams;
     let clients = (0..streams).map(|index| {
         let (client, url) = (client.clone(), url.clone());
         tokio::spawn(async move {

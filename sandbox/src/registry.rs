@@ -107,6 +107,9 @@ const CONTENT_THINKING: &str = "{{ if .Thinking }}<think>{{ .Thinking }}</think>
 const THINKERS: [&str; 3] = ["qwen3", "gpt-oss", "deepseek-r1"];
 
 fn template(name: &Name) -> String {
+    if name.model.contains("embed") {
+        return "{{ .Prompt }}".to_owned();
+    }
     if THINKERS.contains(&name.model.as_str()) {
         return TEMPLATE.replace(CONTENT, CONTENT_THINKING);
     }

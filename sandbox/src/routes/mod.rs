@@ -69,6 +69,7 @@ pub(crate) fn router(engine: Arc<Engine>, address: SocketAddr) -> Router {
         .route("/api/delete", delete(library::delete))
         .route("/api/embed", post(embed::embed))
         .route("/api/embeddings", post(embed::embeddings))
+        .route("/api/me", post(models::me))
         .route("/api/status", get(models::status).head(method_not_allowed))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use axum::body::Bytes;
 use axum::extract::State;
+use axum::http::StatusCode;
 use axum::response::Response;
 use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Map, Value};
@@ -28,6 +29,11 @@ pub(super) async fn version(State(engine): State<Arc<Engine>>) -> Response {
 /// Whether this engine would ask others: it never does.
 pub(super) async fn status() -> Response {
     json(&serde_json::json!({"cloud": {"disabled": true, "source": "env"}}))
+}
+
+/// Nobody is signed in here, and nobody could be: as Ollama without its cloud.
+pub(super) async fn me() -> Refusal {
+    Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "account unavailable")
 }
 
 pub(super) async fn tags(State(engine): State<Arc<Engine>>) -> Result<Response, Refusal> {

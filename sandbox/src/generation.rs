@@ -12,8 +12,8 @@ use tokio::time::{Instant, sleep_until};
 use wire::ollama::{DoneReason, Metrics};
 
 use crate::residency::Slot;
-use crate::text::Prompt;
-use crate::timing::{Schedule, Timing};
+use crate::script::{Saying, Script, Step};
+use crate::timing::{PromptTokens, Schedule, Timing};
 
 /// An answer in the making.
 pub(crate) struct Generation {
@@ -21,8 +21,8 @@ pub(crate) struct Generation {
     slot: Option<Slot>,
     schedule: Schedule,
     arrived: Instant,
-    prompt_tokens: u32,
-    rest: vec::IntoIter<String>,
+    rest: vec::IntoIter<Step>,
+    /// Tokens.
     told: u32,
     reason: DoneReason,
 }
@@ -30,70 +30,50 @@ pub(crate) struct Generation {
 /// What a generation yields.
 #[derive(Debug)]
 pub(crate) enum Event {
-    /// Text of one token, never empty.
-    Token(String),
+    /// A part of the answer. An error or a death is the last.
+    Say(Saying),
     /// The answer is complete.
     End(End),
 }
 
 /// How an answer ended.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct End {
     pub(crate) reason: DoneReason,
     pub(crate) metrics: Metrics,
 }
 
-/// Where an answer must stop.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Bounds {
-    /// Tokens of the context. A prompt that does not fit is cut to half of it without a word, as Ollama does.
-    pub(crate) context_length: u32,
-    /// Most tokens to generate; negative or absent: until the text ends.
-    pub(crate) num_predict: Option<i64>,
-}
-
 impl Generation {
-    /// Starts answering `prompt` in `slot`, for a request that came at `arrived`.
-    pub(crate) fn new(slot: Slot, prompt: &Prompt, bounds: Bounds, timing: Timing, arrived: Instant) -> Self {
-        let mut tokens = prompt.reply();
-        let most = bounds.num_predict.and_then(|most| usize::try_from(most).ok()).unwrap_or(usize::MAX);
-        let reason = if most < tokens.len() { DoneReason::Length } else { DoneReason::Stop };
-        tokens.truncate(most);
-        let prompt_tokens = prompt.tokens();
+    /// Starts playing `script` in `slot`, for a request that came at `arrived`.
+    pub(crate) fn new(slot: Slot, script: Script, prompt: PromptTokens, timing: Timing, arrived: Instant) -> Self {
         Self {
-            schedule: Schedule::new(slot.began, slot.ready_at, timing),
+            schedule: Schedule::new(slot.began, slot.ready_at, timing, prompt),
             slot: Some(slot),
             arrived,
-            prompt_tokens: if prompt_tokens < bounds.context_length {
-                prompt_tokens
-            } else {
-                bounds.context_length / 2
-            },
-            rest: tokens.into_iter(),
+            rest: script.steps.into_iter(),
             told: 0,
-            reason,
+            reason: script.reason,
         }
     }
 
-    /// The next event, when it is due; `None` after the end.
+    /// The next event, when it is due; `None` after the last.
     pub(crate) async fn next(&mut self) -> Option<Event> {
         self.slot.as_ref()?;
-        sleep_until(self.schedule.due(self.told)).await;
-        if let Some(token) = self.rest.next() {
-            self.told += 1;
-            return Some(Event::Token(token));
+        let Some(step) = self.rest.next() else {
+            sleep_until(self.schedule.due(self.told)).await;
+            self.slot = None;
+            let metrics = self.schedule.metrics(self.arrived, self.told);
+            return Some(Event::End(End { reason: self.reason, metrics }));
+        };
+        self.schedule.stall(self.told, step.wait);
+        // The last of a step's tokens completes it; a fault comes in the place of the next token.
+        let last = self.told + step.tokens.max(1) - 1 + step.held_for;
+        sleep_until(self.schedule.due(last)).await;
+        self.told += step.tokens;
+        if matches!(step.saying, Saying::Error(_) | Saying::Death) {
+            self.slot = None;
         }
-        self.slot = None;
-        let metrics = self.schedule.metrics(self.arrived, self.prompt_tokens, self.told);
-        Some(Event::End(End { reason: self.reason, metrics }))
-    }
-}
-
-impl Drop for Generation {
-    fn drop(&mut self) {
-        if self.slot.is_some() {
-            log::info!("the client left after {} tokens", self.told);
-        }
+        Some(Event::Say(step.saying))
     }
 }
 
@@ -102,7 +82,7 @@ mod tests {
     use std::time::Duration;
 
     use tokio::time::advance;
-    use wire::ollama::{KeepAlive, Message};
+    use wire::ollama::KeepAlive;
 
     use super::*;
     use crate::residency::{Limits, Residency, Wanted};
@@ -113,20 +93,27 @@ mod tests {
         load: Duration::from_millis(400),
     };
 
-    async fn generation(bounds: Bounds) -> Generation {
-        let house = Residency::new(Limits { capacity: 1, slots: 1, keep_alive: KeepAlive::Forever });
-        let wanted = Wanted { model: "m".to_owned(), context_length: 4096, load: TIMING.load, keep_alive: None };
-        let slot = house.enter(wanted).await.slot().await;
-        let message = Message { role: "user".to_owned(), content: "x".repeat(400), ..Message::default() };
-        let prompt = Prompt::new("m".to_owned(), vec![message], None);
-        Generation::new(slot, &prompt, bounds, TIMING, Instant::now())
+    async fn generation(change: impl FnOnce(&mut Script)) -> Generation {
+        let house = Residency::new(Limits {
+            capacity: 1,
+            memory_bytes: u64::MAX,
+            slots: 1,
+            queue: usize::MAX,
+            keep_alive: KeepAlive::Forever,
+        });
+        let wanted =
+            Wanted { model: "m".to_owned(), size_bytes: 1, context_length: 4096, load: TIMING.load, keep_alive: None };
+        let slot = house.enter(wanted).await.unwrap().slot().await;
+        let mut script = Script::new(Vec::new(), vec!["x".to_owned(); 10], Vec::new());
+        change(&mut script);
+        Generation::new(slot, script, PromptTokens { all: 100, cached: 0 }, TIMING, Instant::now())
     }
 
     async fn drain(mut generation: Generation) -> (u32, End) {
         let mut tokens = 0;
         loop {
             match generation.next().await {
-                Some(Event::Token(_)) => tokens += 1,
+                Some(Event::Say(_)) => tokens += 1,
                 Some(Event::End(end)) => {
                     assert!(generation.next().await.is_none(), "something came after the end");
                     return (tokens, end);
@@ -139,7 +126,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn tokens_come_when_due_even_if_the_reader_was_late() {
         let began = Instant::now();
-        let mut generation = generation(Bounds { context_length: 4096, num_predict: Some(10) }).await;
+        let mut generation = generation(|_| {}).await;
         generation.next().await;
         assert_eq!(began.elapsed(), Duration::from_millis(400 + 120));
         // A reader who sleeps through tokens gets them at once, and the one after when it was always due.
@@ -155,7 +142,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn declares_the_tokens_that_it_told_and_the_time_that_it_took() {
         let began = Instant::now();
-        let (tokens, end) = drain(generation(Bounds { context_length: 4096, num_predict: Some(7) }).await).await;
+        let (tokens, end) = drain(generation(|script| script.limit(7)).await).await;
         assert_eq!((tokens, end.reason), (7, DoneReason::Length));
         assert_eq!(end.metrics.eval_count, Some(7));
         assert_eq!(end.metrics.eval_duration, Some(7 * 15_000_000));
@@ -164,10 +151,21 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn cuts_a_prompt_that_overflows_to_half_the_context() {
-        let (_, fits) = drain(generation(Bounds { context_length: 105, num_predict: Some(0) }).await).await;
-        assert_eq!(fits.metrics.prompt_eval_count, Some(104));
-        let (tokens, cut) = drain(generation(Bounds { context_length: 104, num_predict: Some(0) }).await).await;
-        assert_eq!((tokens, cut.metrics.prompt_eval_count, cut.metrics.eval_count), (0, Some(52), None));
+    async fn a_burst_comes_when_its_last_token_is_due() {
+        let began = Instant::now();
+        let mut generation = generation(|script| script.burst(4)).await;
+        for _ in 0..4 {
+            generation.next().await;
+            assert_eq!(began.elapsed(), Duration::from_millis(520 + 3 * 15));
+        }
+        generation.next().await;
+        assert_eq!(began.elapsed(), Duration::from_millis(520 + 7 * 15));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nothing_comes_after_an_error() {
+        let mut generation = generation(|script| script.insert(0, Saying::Error("no".to_owned()))).await;
+        assert!(matches!(generation.next().await, Some(Event::Say(Saying::Error(_)))));
+        assert!(generation.next().await.is_none());
     }
 }

@@ -9,7 +9,7 @@
 
 use std::io::{self, Read};
 
-use serde_json::{Map, Value as Json};
+use serde_json::{Map, Value as Json, json};
 
 const MAGIC: &[u8; 4] = b"GGUF";
 const VERSION: u32 = 3;
@@ -24,6 +24,9 @@ const MAX_STRING_BYTES: u64 = 16 << 20;
 const MAX_ARRAY_KEPT: u64 = 5;
 /// More entries than any model has; a file that claims more is damaged.
 const MAX_ENTRIES: u64 = 1 << 16;
+
+/// `GGML_MAX_DIMS`.
+const MAX_DIMENSIONS: u32 = 4;
 
 /// Value types, by their number in the file.
 mod kind {
@@ -127,13 +130,47 @@ fn put_value(out: &mut Vec<u8>, value: &Value) {
     }
 }
 
-/// The metadata of the file that `input` starts, as `/api/show` shows it.
+/// What stands before the data of a model file.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Header {
+    /// As `/api/show` shows it, with `general.parameter_count`, which Ollama counts for itself.
+    pub(crate) metadata: Map<String, Json>,
+    /// `{name, type, shape}`
+    pub(crate) tensors: Vec<Json>,
+}
+
+/// Names of tensor types by their number (`ggml_type` in `ggml.h`), as far as models use them.
+const TENSOR_TYPES: &[(u32, &str)] = &[
+    (0, "F32"),
+    (1, "F16"),
+    (2, "Q4_0"),
+    (3, "Q4_1"),
+    (6, "Q5_0"),
+    (7, "Q5_1"),
+    (8, "Q8_0"),
+    (9, "Q8_1"),
+    (10, "Q2_K"),
+    (11, "Q3_K"),
+    (12, "Q4_K"),
+    (13, "Q5_K"),
+    (14, "Q6_K"),
+    (15, "Q8_K"),
+    (24, "I8"),
+    (25, "I16"),
+    (26, "I32"),
+    (27, "I64"),
+    (28, "F64"),
+    (30, "BF16"),
+    (39, "MXFP4"),
+];
+
+/// The header of the file that `input` starts.
 ///
 /// # Errors
 ///
 /// [`io::ErrorKind::InvalidData`] if this is not GGUF of version 2 or 3, or is damaged; otherwise what `input`
 /// answered.
-pub(crate) fn read_metadata(input: impl Read) -> io::Result<Map<String, Json>> {
+pub(crate) fn read_header(input: impl Read) -> io::Result<Header> {
     let mut reader = Reader(input);
     if &reader.bytes::<4>()? != MAGIC {
         return Err(damaged("no GGUF magic"));
@@ -142,9 +179,9 @@ pub(crate) fn read_metadata(input: impl Read) -> io::Result<Map<String, Json>> {
     if !(2..=VERSION).contains(&version) {
         return Err(damaged("a GGUF version that is not 2 or 3"));
     }
-    let _tensors = reader.u64()?;
+    let tensor_count = reader.u64()?;
     let entries = reader.u64()?;
-    if entries > MAX_ENTRIES {
+    if entries.max(tensor_count) > MAX_ENTRIES {
         return Err(damaged("more metadata than any model has"));
     }
     let mut metadata = Map::new();
@@ -153,7 +190,27 @@ pub(crate) fn read_metadata(input: impl Read) -> io::Result<Map<String, Json>> {
         let kind = reader.u32()?;
         metadata.insert(key, reader.value(kind)?);
     }
-    Ok(metadata)
+    let mut tensors = Vec::new();
+    let mut parameters = 0u64;
+    for _ in 0..tensor_count {
+        let (tensor, elements) = reader.tensor()?;
+        tensors.push(tensor);
+        parameters = parameters.saturating_add(elements);
+    }
+    metadata.insert("general.parameter_count".to_owned(), parameters.into());
+    Ok(Header { metadata, tensors })
+}
+
+/// The same file with another value for `key`, if that is there as a 32-bit number. The first place that looks like it
+/// is it: metadata stands before everything else.
+pub(crate) fn with_u32(file: &[u8], key: &str, value: u32) -> Option<Vec<u8>> {
+    let mut entry = Vec::new();
+    put_text(&mut entry, key);
+    entry.extend_from_slice(&kind::UINT32.to_le_bytes());
+    let at = file.windows(entry.len()).position(|window| window == entry)? + entry.len();
+    let mut file = file.to_vec();
+    file.get_mut(at..at + 4)?.copy_from_slice(&value.to_le_bytes());
+    Some(file)
 }
 
 struct Reader<R>(R);
@@ -206,6 +263,21 @@ impl<R: Read> Reader<R> {
         })
     }
 
+    /// An entry of the tensor table, and the number of its elements.
+    fn tensor(&mut self) -> io::Result<(Json, u64)> {
+        let name = self.text()?;
+        let dimensions = self.u32()?;
+        if dimensions > MAX_DIMENSIONS {
+            return Err(damaged("a tensor of more dimensions than there are"));
+        }
+        let shape = (0..dimensions).map(|_| self.u64()).collect::<io::Result<Vec<u64>>>()?;
+        let number = self.u32()?;
+        let _offset = self.u64()?;
+        let kind = TENSOR_TYPES.iter().find(|(known, _)| *known == number).map_or("unknown", |(_, name)| name);
+        let elements = shape.iter().fold(1u64, |product, length| product.saturating_mul(*length));
+        Ok((json!({"name": name, "type": kind, "shape": shape}), elements))
+    }
+
     fn array(&mut self) -> io::Result<Json> {
         let kind = self.u32()?;
         if kind == kind::ARRAY {
@@ -229,8 +301,6 @@ fn damaged(what: &'static str) -> io::Error {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     fn file() -> File {
@@ -248,11 +318,13 @@ mod tests {
 
     #[test]
     fn reads_what_it_wrote_and_empties_long_arrays() {
-        let metadata = read_metadata(file().to_bytes().as_slice()).unwrap();
+        let header = read_header(file().to_bytes().as_slice()).unwrap();
+        assert_eq!(header.tensors, [json!({"name": "token_embd.weight", "type": "F16", "shape": [3, 2]})]);
         assert_eq!(
-            Json::from(metadata),
+            Json::from(header.metadata),
             json!({
                 "general.architecture": "qwen2",
+                "general.parameter_count": 6,
                 "qwen2.block_count": 64,
                 "qwen2.rope.freq_base": 0.5,
                 "tokenizer.ggml.tokens": ["a", "b"],
@@ -271,19 +343,20 @@ mod tests {
     }
 
     #[test]
-    fn refuses_every_cut_of_the_metadata() {
+    fn refuses_every_cut_of_the_header() {
         let bytes = file().to_bytes();
-        let end = bytes.windows(17).position(|w| w == b"token_embd.weight").unwrap() - 8;
+        // Its name, two dimensions with their number, type and offset.
+        let end = bytes.windows(17).position(|w| w == b"token_embd.weight").unwrap() + 17 + 4 + 16 + 4 + 8;
         for cut in 0..end {
-            assert!(read_metadata(&bytes[..cut]).is_err(), "cut at {cut}");
+            assert!(read_header(&bytes[..cut]).is_err(), "cut at {cut}");
         }
-        assert!(read_metadata(&bytes[..end]).is_ok());
+        assert!(read_header(&bytes[..end]).is_ok());
     }
 
     #[test]
     fn a_length_that_lies_costs_no_memory() {
         let mut bytes = file().to_bytes();
         bytes[24..32].copy_from_slice(&u64::MAX.to_le_bytes()); // the first key's length
-        assert_eq!(read_metadata(bytes.as_slice()).unwrap_err().kind(), io::ErrorKind::InvalidData);
+        assert_eq!(read_header(bytes.as_slice()).unwrap_err().kind(), io::ErrorKind::InvalidData);
     }
 }

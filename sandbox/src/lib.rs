@@ -3,10 +3,8 @@
 //! It exists so that everything around an engine — gateway, deploy, verify, bench, backup — runs in earnest where no
 //! model could. So what others rely on is real: the wire format, the status codes, the model store with its digests,
 //! loading and expiry, slots and queues, and a declared pace that measurements can be checked against. Only the
-//! thinking is missing, and every answer says so.
-//!
-//! Not there yet: `/v1/*`, embeddings, `create`, `copy`, `delete`, `push`, blobs, tool calls, stop sequences, and the
-//! queue's upper bound.
+//! thinking is missing, and every answer says so. What else is left out, and what was compared with the real engine,
+//! stands in `docs/sandbox-engine.md`.
 //!
 //! Invariant: nothing leaves this machine, nothing is written outside the store, and the same model name gives the same
 //! bytes on every machine.
@@ -18,6 +16,9 @@ mod random;
 mod registry;
 mod residency;
 mod routes;
+mod scenario;
+mod schema;
+mod script;
 mod shape;
 mod store;
 mod text;
@@ -38,6 +39,7 @@ use wire::ollama::KeepAlive;
 
 use crate::name::Name;
 use crate::residency::{Limits, Residency};
+pub use crate::scenario::{ScenarioError, Scenarios};
 use crate::store::Store;
 pub use crate::store::StoreError;
 pub use crate::timing::Timing;
@@ -50,6 +52,9 @@ const DRAIN: Duration = Duration::from_secs(10);
 
 /// Models in memory when [`Options::max_loaded_models`] leaves it open: Ollama's three for one GPU.
 const DEFAULT_LOADED_MODELS: u32 = 3;
+
+/// Waiting requests when [`Options::max_queue`] leaves it open: Ollama's.
+const DEFAULT_QUEUE: u32 = 512;
 
 /// Context when [`Options::context_length`] leaves it open: Ollama's for a GPU of 23 GiB and more.
 const DEFAULT_CONTEXT_LENGTH: u32 = 32_768;
@@ -74,6 +79,15 @@ pub struct Options {
     /// Tokens of context, unless a request says otherwise; 0 leaves it to the engine, which takes 32768. A model never
     /// gets more than it was trained for.
     pub context_length: u32,
+    /// Requests that may wait for a model to come into memory; more are refused with 503. 0 leaves it to the engine,
+    /// which takes 512.
+    pub max_queue: u32,
+    /// Bytes of memory for models; 0 is no limit. Who is idle longest makes room.
+    pub memory_bytes: u64,
+    /// Leave blobs in the store that no model uses.
+    pub noprune: bool,
+    /// A TOML file of scenarios: what to answer to what, and what goes wrong.
+    pub scenarios: Option<PathBuf>,
     /// What `/api/version` answers.
     pub version: String,
 }
@@ -90,6 +104,10 @@ impl Options {
             num_parallel: 1,
             max_loaded_models: 0,
             context_length: 0,
+            max_queue: 0,
+            memory_bytes: 0,
+            noprune: false,
+            scenarios: None,
             version: "0.33.0-sandbox".to_owned(),
         }
     }
@@ -109,6 +127,9 @@ pub enum Error {
         /// What the store answered.
         source: StoreError,
     },
+    /// The scenarios could not be had.
+    #[error("cannot play the scenarios")]
+    Scenario(#[source] ScenarioError),
     /// The store could not be opened.
     #[error("cannot open the model store")]
     Store(#[source] StoreError),
@@ -144,6 +165,7 @@ impl Error {
 /// What the routes share.
 struct Engine {
     options: Options,
+    scenarios: Scenarios,
     store: Store,
     house: Arc<Residency>,
 }
@@ -163,20 +185,27 @@ impl Server {
     ///
     /// A seed that is no name, a store that cannot be written, an address that cannot be had.
     pub async fn bind(options: Options) -> Result<Self, Error> {
-        let store = Store::open(&options.models).map_err(Error::Store)?;
+        let scenarios = options.scenarios.as_deref().map(Scenarios::read).transpose().map_err(Error::Scenario)?;
+        let scenarios = scenarios.unwrap_or_default();
+        let store = Store::open(&options.models, scenarios.pull.clone()).map_err(Error::Store)?;
+        if !options.noprune {
+            store.prune().map_err(Error::Store)?;
+        }
         for model in &options.seed {
             let name = Name::parse(model).ok_or_else(|| Error::Name(model.clone()))?;
-            store.pull(&name, |_| true).map_err(|source| Error::Seed { model: model.clone(), source })?;
+            store.seed(&name).map_err(|source| Error::Seed { model: model.clone(), source })?;
         }
         let listen = |source| Error::Listen { address: options.listen, source };
         let listener = TcpListener::bind(options.listen).await.map_err(listen)?;
         let address = listener.local_addr().map_err(listen)?;
         let house = Residency::new(Limits {
             capacity: or_default(options.max_loaded_models, DEFAULT_LOADED_MODELS) as usize,
+            memory_bytes: if options.memory_bytes == 0 { u64::MAX } else { options.memory_bytes },
             slots: options.num_parallel.max(1) as usize,
+            queue: or_default(options.max_queue, DEFAULT_QUEUE) as usize,
             keep_alive: options.keep_alive.map_or(KeepAlive::Forever, KeepAlive::For),
         });
-        Ok(Self { listener, address, engine: Arc::new(Engine { options, store, house }) })
+        Ok(Self { listener, address, engine: Arc::new(Engine { options, scenarios, store, house }) })
     }
 
     /// Where it listens; the port is the real one even if port 0 was asked for.

@@ -59,6 +59,11 @@ impl Name {
         [&self.host, &self.namespace, &self.model, &self.tag].into_iter().collect()
     }
 
+    /// All four parts.
+    pub(crate) fn full(&self) -> String {
+        format!("{}/{}/{}:{}", self.host, self.namespace, self.model, self.tag)
+    }
+
     /// Whether the public library would serve it, as opposed to Hugging Face or a registry of one's own.
     pub(crate) fn is_of_library(&self) -> bool {
         self.host.eq_ignore_ascii_case(DEFAULT_HOST)

@@ -20,6 +20,10 @@ pub(crate) mod media {
     pub(crate) const MODEL: &str = "application/vnd.ollama.image.model";
     pub(crate) const TEMPLATE: &str = "application/vnd.ollama.image.template";
     pub(crate) const PARAMS: &str = "application/vnd.ollama.image.params";
+    pub(crate) const SYSTEM: &str = "application/vnd.ollama.image.system";
+    pub(crate) const MESSAGES: &str = "application/vnd.ollama.image.messages";
+    pub(crate) const LICENSE: &str = "application/vnd.ollama.image.license";
+    pub(crate) const ADAPTER: &str = "application/vnd.ollama.image.adapter";
 }
 
 /// ChatML, in Go's template language. Ollama derives a model's capabilities from the variables that it finds here.
@@ -63,6 +67,13 @@ pub(crate) struct Config {
     pub(crate) os: String,
 }
 
+impl Config {
+    /// What is the same for all models, whatever runs them.
+    pub(crate) fn new() -> Self {
+        Self { architecture: "amd64".to_owned(), os: "linux".to_owned(), ..Self::default() }
+    }
+}
+
 /// The image that `name` names, `None` if the registry knows no such model.
 pub(crate) fn image(name: &Name) -> Option<Image> {
     if !name.is_of_library() || name.model.starts_with("no-such") {
@@ -80,22 +91,35 @@ pub(crate) fn image(name: &Name) -> Option<Image> {
         model_families: Some(vec![shape.architecture.to_owned()]),
         model_type: shape.parameters,
         file_type: shape.quantization.to_owned(),
-        architecture: "amd64".to_owned(),
-        os: "linux".to_owned(),
+        ..Config::new()
     };
     // Writing a plain struct into memory cannot fail; an empty config would be found by the digest test.
     let bytes = serde_json::to_vec(&config).unwrap_or_default();
     Some(Image { layers, config: Layer { media_type: media::CONFIG, bytes } })
 }
 
+/// What is rendered of a message, and of one that was thought before it was said.
+const CONTENT: &str = "{{ .Content }}";
+const CONTENT_THINKING: &str = "{{ if .Thinking }}<think>{{ .Thinking }}</think>
+{{ end }}{{ .Content }}";
+
+/// Families whose models think aloud.
+const THINKERS: [&str; 3] = ["qwen3", "gpt-oss", "deepseek-r1"];
+
 fn template(name: &Name) -> String {
+    if name.model.contains("embed") {
+        return "{{ .Prompt }}".to_owned();
+    }
+    if THINKERS.contains(&name.model.as_str()) {
+        return TEMPLATE.replace(CONTENT, CONTENT_THINKING);
+    }
     if name.model.contains("coder") { format!("{TEMPLATE_INSERT}{TEMPLATE}{{{{ end }}}}") } else { TEMPLATE.to_owned() }
 }
 
 fn model(name: &Name, shape: &Shape) -> File {
     let own = |key: &str| format!("{}.{key}", shape.architecture);
     let text = |text: &str| Value::Text(text.to_owned());
-    let metadata = vec![
+    let mut metadata = vec![
         ("general.architecture".to_owned(), text(shape.architecture)),
         ("general.type".to_owned(), text("model")),
         ("general.name".to_owned(), Value::Text(format!("[sandbox] {name}"))),
@@ -116,6 +140,9 @@ fn model(name: &Name, shape: &Shape) -> File {
         ("tokenizer.ggml.bos_token_id".to_owned(), Value::U32(1)),
         ("tokenizer.ggml.eos_token_id".to_owned(), Value::U32(2)),
     ];
+    if name.model.contains("embed") {
+        metadata.push((own("pooling_type"), Value::U32(1)));
+    }
     let shape = vec![u64::from(shape.embedding_length), TOKENS.len() as u64];
     let elements = shape.iter().product();
     let mut random = Random::seeded(&[b"tensor", name.to_string().as_bytes()]);

@@ -2,15 +2,17 @@
 //!
 //! As in Ollama: a model stays for its `keep_alive` after its last request; another `num_ctx` means loading it again; a
 //! full house sends an idle model away, and waits if none is idle; a request that waits for room makes those behind it
-//! wait too. Each model has its own slots, handed out in the order of asking. Unlike Ollama, which sends away the one
+//! wait too, except for those who want what is there. Each model has its own slots, handed out in the order of asking. Unlike Ollama, which sends away the one
 //! of the shortest `keep_alive`, this takes the one that has been idle longest.
 //!
 //! Nothing runs in the background: who looks, first drops what has expired.
 //!
-//! Invariant: a model with a tenant never leaves memory, at most `capacity` models are in it, and at most `slots`
-//! tenants of one model have a slot. Dropping a [`Tenancy`] or [`Slot`] at any point gives back exactly what it took.
+//! Invariant: a model with a tenant never leaves memory, at most `capacity` models are in it and at most
+//! `memory_bytes` of them (one that is larger on its own is alone), and at most `slots` tenants of one model have a
+//! slot. Dropping a [`Tenancy`] or [`Slot`] at any point gives back exactly what it took.
 
 use std::cmp::Reverse;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -23,8 +25,12 @@ use wire::ollama::KeepAlive;
 pub(crate) struct Limits {
     /// Models in memory.
     pub(crate) capacity: usize,
+    /// Bytes that they take together. A larger model is alone, and partly elsewhere.
+    pub(crate) memory_bytes: u64,
     /// Requests that one model answers at a time.
     pub(crate) slots: usize,
+    /// Requests that wait for room; those for a model in memory do not.
+    pub(crate) queue: usize,
     /// For a model that nobody said otherwise of.
     pub(crate) keep_alive: KeepAlive,
 }
@@ -34,6 +40,8 @@ pub(crate) struct Limits {
 pub(crate) struct Wanted {
     /// Who it is: the model's short name.
     pub(crate) model: String,
+    /// In memory.
+    pub(crate) size_bytes: u64,
     /// Tokens per slot.
     pub(crate) context_length: u32,
     /// How long it takes to come.
@@ -50,10 +58,19 @@ pub(crate) struct Residency {
     left: Notify,
     /// Held by the request whose turn it is to find room; tokio's mutex is fair.
     turn: tokio::sync::Mutex<()>,
+    /// Requests that wait for room.
+    waiting: AtomicUsize,
 }
+
+/// The queue is full.
+#[derive(Debug)]
+pub(crate) struct Full;
 
 struct Resident {
     model: String,
+    size_bytes: u64,
+    /// What each slot has read and said last, the latest at the end: what the next prompt shares with it is cached.
+    read: Vec<String>,
     context_length: u32,
     ready_at: Instant,
     keep_alive: KeepAlive,
@@ -85,7 +102,7 @@ pub(crate) struct Tenancy {
 pub(crate) struct Slot {
     // Before the tenancy: fields drop in this order, and the permit goes back before the model may leave.
     _permit: OwnedSemaphorePermit,
-    _tenancy: Tenancy,
+    tenancy: Tenancy,
     /// When the slot was had.
     pub(crate) began: Instant,
     /// When the model is in memory: past, unless this request or one just before it made it load.
@@ -99,19 +116,49 @@ impl Residency {
             residents: Mutex::new(Vec::new()),
             left: Notify::new(),
             turn: tokio::sync::Mutex::new(()),
+            waiting: AtomicUsize::new(0),
         })
     }
 
     /// Waits for room, then brings the model in or joins those who use it already.
-    pub(crate) async fn enter(self: &Arc<Self>, wanted: Wanted) -> Tenancy {
+    pub(crate) async fn enter(self: &Arc<Self>, wanted: Wanted) -> Result<Tenancy, Full> {
+        if let Some(tenancy) = self.try_join(&wanted) {
+            return Ok(tenancy);
+        }
+        // One request is looked at, and is in the queue no more.
+        let _waiting = Waiting::new(&self.waiting, self.limits.queue.saturating_add(1)).ok_or(Full)?;
         let _turn = self.turn.lock().await;
         loop {
             // Registered before looking: a tenant who leaves in between is not missed.
             let left = self.left.notified();
             if let Some(tenancy) = self.try_enter(&wanted) {
-                return tenancy;
+                return Ok(tenancy);
             }
             left.await;
+        }
+    }
+
+    /// A tenancy of a model that is there as it is wanted.
+    fn try_join(self: &Arc<Self>, wanted: &Wanted) -> Option<Tenancy> {
+        let now = Instant::now();
+        let mut residents = self.current(now);
+        let is_it = |resident: &&mut Resident| {
+            resident.model == wanted.model && resident.context_length == wanted.context_length
+        };
+        let resident = residents.iter_mut().find(is_it)?;
+        Some(self.join(resident, wanted, now))
+    }
+
+    fn join(self: &Arc<Self>, resident: &mut Resident, wanted: &Wanted, now: Instant) -> Tenancy {
+        resident.keep_alive = wanted.keep_alive.unwrap_or(resident.keep_alive);
+        resident.tenants += 1;
+        resident.used_at = now;
+        Tenancy {
+            house: Arc::clone(self),
+            model: resident.model.clone(),
+            entered: now,
+            ready_at: resident.ready_at,
+            slots: Arc::clone(&resident.slots),
         }
     }
 
@@ -123,7 +170,7 @@ impl Residency {
             evict(&mut residents, index)?;
             held = None;
         }
-        if held.is_none() && residents.len() >= self.limits.capacity {
+        while held.is_none() && !self.has_room(&residents, wanted.size_bytes) {
             let idle = residents.iter().enumerate().filter(|(_, resident)| resident.tenants == 0);
             let (oldest, _) = idle.min_by_key(|(_, resident)| resident.used_at)?;
             evict(&mut residents, oldest)?;
@@ -132,6 +179,8 @@ impl Residency {
             log::info!("loading {} with a context of {}", wanted.model, wanted.context_length);
             residents.push(Resident {
                 model: wanted.model.clone(),
+                size_bytes: wanted.size_bytes,
+                read: Vec::new(),
                 context_length: wanted.context_length,
                 ready_at: now + wanted.load,
                 keep_alive: self.limits.keep_alive,
@@ -141,17 +190,19 @@ impl Residency {
             });
             residents.len() - 1
         });
-        let resident = &mut residents[index];
-        resident.keep_alive = wanted.keep_alive.unwrap_or(resident.keep_alive);
-        resident.tenants += 1;
-        resident.used_at = now;
-        Some(Tenancy {
-            house: Arc::clone(self),
-            model: resident.model.clone(),
-            entered: now,
-            ready_at: resident.ready_at,
-            slots: Arc::clone(&resident.slots),
-        })
+        Some(self.join(&mut residents[index], wanted, now))
+    }
+
+    fn has_room(&self, residents: &[Resident], size_bytes: u64) -> bool {
+        let taken: u64 = residents.iter().map(|resident| resident.size_bytes).sum();
+        let fits =
+            residents.len() < self.limits.capacity && taken.saturating_add(size_bytes) <= self.limits.memory_bytes;
+        residents.is_empty() || fits
+    }
+
+    /// Bytes of a model of `size_bytes` that the memory can hold.
+    pub(crate) fn held_bytes(&self, size_bytes: u64) -> u64 {
+        size_bytes.min(self.limits.memory_bytes)
     }
 
     /// Sends a model away: now if it is idle, else with its last tenant.
@@ -226,12 +277,50 @@ impl Tenancy {
                 Err(_) => unreachable!("nobody closes the semaphore"),
             },
         };
-        Slot { _permit: permit, began, ready_at: self.ready_at, _tenancy: self }
+        Slot { _permit: permit, began, ready_at: self.ready_at, tenancy: self }
     }
 
     /// Waits until the model is in memory.
     pub(crate) async fn ready(&self) {
         tokio::time::sleep_until(self.ready_at).await;
+    }
+}
+
+impl Slot {
+    /// How many bytes at the start of `prompt` this model has read before, in a slot that is remembered. From now on
+    /// it has read all of it, and `reply`.
+    pub(crate) fn recall(&self, prompt: &str, reply: &str) -> usize {
+        let house = &self.tenancy.house;
+        let mut residents = house.residents.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(resident) = residents.iter_mut().find(|resident| resident.model == self.tenancy.model) else {
+            return 0;
+        };
+        let shared = |read: &String| read.bytes().zip(prompt.bytes()).take_while(|(a, b)| a == b).count();
+        let best = resident.read.iter().enumerate().map(|(index, read)| (shared(read), index)).max();
+        // As llama.cpp does it: the slot that shares most is written over, an empty one before that.
+        if let Some((_, index)) = best.filter(|(shared, _)| *shared > 0 || resident.read.len() >= house.limits.slots) {
+            resident.read.remove(index);
+        }
+        resident.read.push(format!("{prompt}{reply}"));
+        best.map_or(0, |(shared, _)| shared)
+    }
+}
+
+/// A place in the queue.
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    /// `None` if `most` wait already.
+    fn new(waiting: &'a AtomicUsize, most: usize) -> Option<Self> {
+        let one_more = |count: usize| (count < most).then(|| count + 1);
+        waiting.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).ok()?;
+        Some(Self(waiting))
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -258,11 +347,17 @@ mod tests {
     const MINUTE: Duration = Duration::from_secs(60);
 
     fn house() -> Arc<Residency> {
-        Residency::new(Limits { capacity: 2, slots: 1, keep_alive: KeepAlive::For(MINUTE) })
+        Residency::new(Limits {
+            capacity: 2,
+            memory_bytes: 100,
+            slots: 1,
+            queue: 1,
+            keep_alive: KeepAlive::For(MINUTE),
+        })
     }
 
     fn wanted(model: &str) -> Wanted {
-        Wanted { model: model.to_owned(), context_length: 4096, load: LOAD, keep_alive: None }
+        Wanted { model: model.to_owned(), size_bytes: 10, context_length: 4096, load: LOAD, keep_alive: None }
     }
 
     fn names(house: &Residency) -> Vec<String> {
@@ -274,7 +369,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_model_leaves_when_idle_for_its_keep_alive_and_not_before() {
         let house = house();
-        let tenancy = house.enter(wanted("a")).await;
+        let tenancy = house.enter(wanted("a")).await.unwrap();
         advance(10 * MINUTE).await;
         assert_eq!(names(&house), ["a"], "in use");
         drop(tenancy);
@@ -287,9 +382,9 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn forever_is_forever_until_unloaded() {
         let house = house();
-        drop(house.enter(Wanted { keep_alive: Some(KeepAlive::Forever), ..wanted("a") }).await);
+        drop(house.enter(Wanted { keep_alive: Some(KeepAlive::Forever), ..wanted("a") }).await.unwrap());
         advance(100_000 * MINUTE).await;
-        drop(house.enter(wanted("a")).await);
+        drop(house.enter(wanted("a")).await.unwrap());
         assert_eq!(house.seen()[0].stays, KeepAlive::Forever, "a request that does not say leaves it so");
         house.unload("a");
         assert!(names(&house).is_empty());
@@ -298,7 +393,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn unloading_a_busy_model_waits_for_its_tenant() {
         let house = house();
-        let tenancy = house.enter(wanted("a")).await;
+        let tenancy = house.enter(wanted("a")).await.unwrap();
         house.unload("a");
         assert_eq!(names(&house), ["a"]);
         drop(tenancy);
@@ -309,35 +404,35 @@ mod tests {
     async fn a_full_house_sends_away_the_longest_idle() {
         let house = house();
         for model in ["a", "b", "a"] {
-            drop(house.enter(wanted(model)).await);
+            drop(house.enter(wanted(model)).await.unwrap());
             advance(Duration::from_secs(1)).await;
         }
-        drop(house.enter(wanted("c")).await);
+        drop(house.enter(wanted("c")).await.unwrap());
         assert_eq!(names(&house), ["a", "c"]);
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_house_full_of_busy_models_makes_the_next_wait() {
         let house = house();
-        let (_a, b) = (house.enter(wanted("a")).await, house.enter(wanted("b")).await);
+        let (_a, b) = (house.enter(wanted("a")).await.unwrap(), house.enter(wanted("b")).await);
         assert!(timeout(MINUTE, house.enter(wanted("c"))).await.is_err());
         tokio::spawn(async move {
             sleep(MINUTE).await;
             drop(b);
         });
-        let _c = timeout(2 * MINUTE, house.enter(wanted("c"))).await.unwrap();
+        let _c = timeout(2 * MINUTE, house.enter(wanted("c"))).await.unwrap().unwrap();
         assert_eq!(names(&house), ["a", "c"]);
     }
 
     #[tokio::test(start_paused = true)]
     async fn another_context_loads_the_model_again() {
         let house = house();
-        drop(house.enter(wanted("a")).await);
+        drop(house.enter(wanted("a")).await.unwrap());
         advance(LOAD).await;
-        let same = house.enter(wanted("a")).await.slot().await;
+        let same = house.enter(wanted("a")).await.unwrap().slot().await;
         assert!(same.ready_at <= same.began);
         drop(same);
-        let other = house.enter(Wanted { context_length: 8192, ..wanted("a") }).await.slot().await;
+        let other = house.enter(Wanted { context_length: 8192, ..wanted("a") }).await.unwrap().slot().await;
         assert_eq!(other.ready_at - other.began, LOAD);
         assert_eq!(house.seen().len(), 1);
     }
@@ -345,11 +440,54 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_slot_is_had_by_one_and_given_back_by_dropping() {
         let house = house();
-        let first = house.enter(wanted("a")).await.slot().await;
-        let second = house.enter(wanted("a")).await;
+        let first = house.enter(wanted("a")).await.unwrap().slot().await;
+        let second = house.enter(wanted("a")).await.unwrap();
         assert!(timeout(MINUTE, second.slot()).await.is_err(), "and who gives up leaves nothing behind");
         drop(first);
-        let third = house.enter(wanted("a")).await;
+        let third = house.enter(wanted("a")).await.unwrap();
         assert!(timeout(MINUTE, third.slot()).await.is_ok());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn makes_room_by_size_and_leaves_a_large_one_alone() {
+        let house = house();
+        let sized = |model: &str, size_bytes| Wanted { size_bytes, ..wanted(model) };
+        drop(house.enter(sized("a", 60)).await.unwrap());
+        drop(house.enter(sized("b", 40)).await.unwrap());
+        assert_eq!(names(&house), ["a", "b"]);
+        drop(house.enter(sized("c", 61)).await.unwrap());
+        assert_eq!(names(&house), ["c"], "both had to go");
+        drop(house.enter(sized("d", 1000)).await.unwrap());
+        assert_eq!(names(&house), ["d"]);
+        assert_eq!(house.held_bytes(1000), 100);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_full_queue_refuses_and_who_wants_what_is_there_does_not_queue() {
+        let house = house();
+        let (a, _b) = (house.enter(wanted("a")).await.unwrap(), house.enter(wanted("b")).await.unwrap());
+        let waiting: Vec<_> = ["c", "d"]
+            .map(|model| {
+                let house = Arc::clone(&house);
+                tokio::spawn(async move { house.enter(wanted(model)).await.map(drop) })
+            })
+            .into();
+        sleep(MINUTE).await;
+        assert!(house.enter(wanted("e")).await.is_err());
+        assert!(house.enter(wanted("a")).await.is_ok());
+        drop(a);
+        for waiting in waiting {
+            timeout(MINUTE, waiting).await.unwrap().unwrap().unwrap();
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn recalls_what_a_slot_read_and_said() {
+        let house = house();
+        let slot = house.enter(wanted("a")).await.unwrap().slot().await;
+        assert_eq!(slot.recall("one two", " three"), 0);
+        assert_eq!(slot.recall("one two three four", ""), "one two three".len());
+        assert_eq!(slot.recall("another", ""), 0);
+        assert_eq!(slot.recall("one two", ""), 0, "one slot remembers one prompt");
     }
 }

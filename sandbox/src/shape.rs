@@ -122,6 +122,19 @@ impl Shape {
     }
 }
 
+/// How Ollama shows GGUF's `general.file_type`.
+pub(crate) fn quantization_of(file_type: Option<u64>) -> &'static str {
+    let known = QUANTIZATIONS.iter().find(|(_, _, number)| Some(u64::from(*number)) == file_type);
+    known.map_or("unknown", |(_, shown, _)| shown)
+}
+
+/// A quantisation as someone spells it: as Ollama shows it, and its file type.
+pub(crate) fn quantization(spelled: &str) -> Option<(&'static str, u32)> {
+    let spelled = spelled.to_ascii_lowercase();
+    let spelled = if spelled == "q4_k" { "q4_k_m" } else { &spelled };
+    QUANTIZATIONS.iter().find(|(known, ..)| *known == spelled).map(|(_, shown, number)| (*shown, *number))
+}
+
 /// The last part of a tag, if it is a quantisation.
 fn quantization_in(tag: &str) -> Option<&'static str> {
     let last = tag.rsplit('-').next()?;

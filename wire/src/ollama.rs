@@ -6,6 +6,7 @@
 //! Invariant: reading is lenient — every counter, duration and label that the engine may omit is optional or defaulted,
 //! `null` reads like an absent field, unknown fields are ignored — and writing omits what the engine would omit.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -148,6 +149,12 @@ pub struct ShowResponse {
     /// A Modelfile that would make this model again.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub modelfile: String,
+    /// All of the model's licences.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub license: String,
+    /// The system prompt of requests that bring none.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub system: String,
     /// Default options, one a line, `name value`.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub parameters: String,
@@ -156,9 +163,15 @@ pub struct ShowResponse {
     pub template: String,
     /// What the model is.
     pub details: ModelDetails,
+    /// How every conversation begins.
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_as_default")]
+    pub messages: Vec<Message>,
     /// The GGUF's metadata: `general.architecture`, `<architecture>.context_length`, …
     #[serde(deserialize_with = "null_as_default")]
     pub model_info: Map<String, Value>,
+    /// The GGUF's tensors: `{name, type, shape}`.
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_as_default")]
+    pub tensors: Vec<Value>,
     /// As in [`TagModel::capabilities`].
     #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_as_default")]
     pub capabilities: Vec<String>,
@@ -183,6 +196,9 @@ pub struct ModelOptions {
     /// Of the sampler.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub temperature: Option<f64>,
+    /// Where an answer ends; the text itself is not told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stop: Option<Vec<String>>,
 }
 
 /// `POST /api/generate`. Without a prompt it loads the model, or unloads it if `keep_alive` is zero.
@@ -209,6 +225,12 @@ pub struct GenerateRequest {
     /// `true`, `false`, or an effort: `"low"`, `"medium"`, `"high"`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub think: Option<Value>,
+    /// `"json"` or a JSON schema that the answer must follow.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub format: Option<Value>,
+    /// Whether a prompt that does not fit is cut without a word (absent: it is) or refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub truncate: Option<bool>,
     /// Sampling and context.
     #[serde(skip_serializing_if = "is_default", deserialize_with = "null_as_default")]
     pub options: ModelOptions,
@@ -266,6 +288,12 @@ pub struct ChatRequest {
     /// As in [`GenerateRequest::think`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub think: Option<Value>,
+    /// `"json"` or a JSON schema that the answer must follow.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub format: Option<Value>,
+    /// Whether a prompt that does not fit is cut without a word (absent: it is) or refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub truncate: Option<bool>,
     /// Sampling and context.
     #[serde(skip_serializing_if = "is_default", deserialize_with = "null_as_default")]
     pub options: ModelOptions,
@@ -317,6 +345,9 @@ pub struct Message {
     /// In a `tool` message, the function that answers.
     #[serde(skip_serializing_if = "String::is_empty", deserialize_with = "null_as_default")]
     pub tool_name: String,
+    /// In a `tool` message, the call that it answers.
+    #[serde(skip_serializing_if = "String::is_empty", deserialize_with = "null_as_default")]
+    pub tool_call_id: String,
 }
 
 /// Why an answer ended.
@@ -406,6 +437,145 @@ pub struct PullProgress {
     /// Bytes of it that are here; absent while none are.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub completed: Option<u64>,
+}
+
+/// `POST /api/create`. What is not given is taken over from the base.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CreateRequest {
+    /// The model to be.
+    pub model: String,
+    /// The old spelling of `model`, read when that is empty.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub name: String,
+    /// The base: a model, pulled if it is not there.
+    #[serde(skip_serializing_if = "String::is_empty", deserialize_with = "null_as_default")]
+    pub from: String,
+    /// The base: file names, each with the digest of a blob that is there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub files: Option<BTreeMap<String, String>>,
+    /// As [`CreateRequest::files`], for a fine-tune's weights.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub adapters: Option<BTreeMap<String, String>>,
+    /// The prompt's template, in Go's template language.
+    #[serde(skip_serializing_if = "String::is_empty", deserialize_with = "null_as_default")]
+    pub template: String,
+    /// The system prompt of requests that bring none.
+    #[serde(skip_serializing_if = "String::is_empty", deserialize_with = "null_as_default")]
+    pub system: String,
+    /// Default options. Those of the base that are not named stay.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parameters: Option<Map<String, Value>>,
+    /// How every conversation begins.
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "null_as_default")]
+    pub messages: Vec<Message>,
+    /// A text, or several.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub license: Option<Value>,
+    /// `q8_0`, `q4_K_M`, …: what the base, which must be F32, F16 or BF16, becomes.
+    #[serde(skip_serializing_if = "String::is_empty", deserialize_with = "null_as_default")]
+    pub quantize: String,
+    /// Absent means true; see [`CreateRequest::is_streamed`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stream: Option<bool>,
+}
+
+impl CreateRequest {
+    /// Whether progress comes line by line: so it does unless declined.
+    pub fn is_streamed(&self) -> bool {
+        self.stream.unwrap_or(true)
+    }
+}
+
+/// `POST /api/copy`: a second name for a model.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct CopyRequest {
+    /// The model that is there.
+    pub source: String,
+    /// Its other name.
+    pub destination: String,
+}
+
+/// `DELETE /api/delete`, and `POST /api/push` as far as it goes.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct NameRequest {
+    /// Which model.
+    pub model: String,
+    /// The old spelling of `model`, read when that is empty.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub name: String,
+    /// Absent means true; `delete` does not look at it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stream: Option<bool>,
+}
+
+/// `POST /api/embed`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct EmbedRequest {
+    /// Which model.
+    pub model: String,
+    /// A text, or several.
+    #[serde(skip_serializing_if = "Value::is_null")]
+    pub input: Value,
+    /// Whether a text that does not fit is cut without a word (absent: it is) or refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub truncate: Option<bool>,
+    /// How many numbers of each vector to keep; absent or 0: all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub dimensions: Option<usize>,
+    /// How long the model stays in memory after this.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keep_alive: Option<KeepAlive>,
+    /// Sampling and context.
+    #[serde(skip_serializing_if = "is_default", deserialize_with = "null_as_default")]
+    pub options: ModelOptions,
+}
+
+/// The answer to [`EmbedRequest`].
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct EmbedResponse {
+    /// As the request named it.
+    pub model: String,
+    /// A vector of length one for each text.
+    pub embeddings: Vec<Vec<f32>>,
+    /// Nanoseconds from the request's arrival.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub total_duration: Option<u64>,
+    /// Nanoseconds until the model was in memory.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub load_duration: Option<u64>,
+    /// Tokens of all texts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompt_eval_count: Option<u64>,
+}
+
+/// `POST /api/embeddings`, the older form of [`EmbedRequest`]: one text, its vector as the model made it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct EmbeddingRequest {
+    /// Which model.
+    pub model: String,
+    /// The text.
+    #[serde(deserialize_with = "null_as_default")]
+    pub prompt: String,
+    /// How long the model stays in memory after this.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keep_alive: Option<KeepAlive>,
+    /// Sampling and context.
+    #[serde(skip_serializing_if = "is_default", deserialize_with = "null_as_default")]
+    pub options: ModelOptions,
+}
+
+/// The answer to [`EmbeddingRequest`].
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct EmbeddingResponse {
+    /// Not of length one.
+    pub embedding: Vec<f64>,
 }
 
 /// How long a model stays in memory after its last request.

@@ -203,6 +203,8 @@ pub(crate) enum HostVerb {
         time_per_output_token_ms: u64,
         #[arg(long)]
         load_ms: u64,
+        #[arg(long)]
+        scenarios: Option<PathBuf>,
     },
     /// The gateway
     Gateway {

@@ -33,6 +33,7 @@ pub(crate) fn run(verb: HostVerb) -> Result<Exit> {
             time_to_first_token_ms,
             time_per_output_token_ms,
             load_ms,
+            scenarios,
         } => {
             let timing = sandbox::Timing {
                 time_to_first_token: Duration::from_millis(time_to_first_token_ms),
@@ -47,6 +48,7 @@ pub(crate) fn run(verb: HostVerb) -> Result<Exit> {
                 num_parallel,
                 max_loaded_models,
                 context_length,
+                scenarios,
                 ..sandbox::Options::new(models)
             })?;
         }

@@ -3,10 +3,17 @@
 //! Invariant: every refusal has the shape and status that Ollama gives it, and no request is answered that Ollama's own
 //! guard against foreign `Host` headers would turn away.
 
+mod anthropic;
+mod create;
+mod embed;
 mod host;
 mod inference;
+mod library;
 mod models;
+mod openai;
 mod pull;
+mod responses;
+mod voice;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,13 +25,14 @@ use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderValue, StatusCode};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use wire::ollama::ErrorBody;
 
 use crate::Engine;
 use crate::name::Name;
+use crate::residency::Full;
 use crate::store::{Entry, StoreError};
 
 /// Ollama takes bodies of any size; this is more than any prompt and less than what would hurt.
@@ -33,7 +41,20 @@ const MAX_BODY_BYTES: usize = 64 << 20;
 /// Everything that the engine answers when it listens on `address`.
 pub(crate) fn router(engine: Arc<Engine>, address: SocketAddr) -> Router {
     let guard = middleware::from_fn(move |request, next| host::guard(address.ip(), request, next));
+    let openai = Router::new()
+        .route("/v1/models", get(openai::models))
+        .route("/v1/models/{*model}", get(openai::model))
+        .route("/v1/chat/completions", post(openai::chat))
+        .route("/v1/completions", post(openai::completions))
+        .route("/v1/embeddings", post(embed::openai))
+        .route("/v1/responses", post(responses::responses))
+        .layer(middleware::map_response(|response| reshaped(response, openai::refusal)));
+    let anthropic = Router::new()
+        .route("/v1/messages", post(anthropic::messages))
+        .layer(middleware::map_response(|response| reshaped(response, anthropic::refusal)));
     Router::new()
+        .merge(openai)
+        .merge(anthropic)
         .route("/", get("Ollama is running"))
         .route("/api/version", get(models::version))
         .route("/api/tags", get(models::tags))
@@ -42,9 +63,19 @@ pub(crate) fn router(engine: Arc<Engine>, address: SocketAddr) -> Router {
         .route("/api/generate", post(inference::generate))
         .route("/api/chat", post(inference::chat))
         .route("/api/pull", post(pull::pull))
+        .route("/api/push", post(library::push))
+        .route("/api/create", post(create::create))
+        .route("/api/copy", post(library::copy))
+        .route("/api/delete", delete(library::delete))
+        .route("/api/embed", post(embed::embed))
+        .route("/api/embeddings", post(embed::embeddings))
+        .route("/api/me", post(models::me))
+        .route("/api/status", get(models::status).head(method_not_allowed))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+        // After the limit, which is none of theirs: a model may have any size.
+        .route("/api/blobs/{digest}", post(library::put_blob).head(library::has_blob))
         .layer(guard)
         .with_state(engine)
 }
@@ -59,7 +90,7 @@ async fn method_not_allowed() -> impl IntoResponse {
 }
 
 /// An answer that is an error: `{"error": …}`.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Refusal {
     status: StatusCode,
     error: String,
@@ -82,9 +113,27 @@ impl Refusal {
 
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
-        let mut response = json(&ErrorBody { error: self.error });
+        let mut response = json(&ErrorBody { error: self.error.clone() });
         *response.status_mut() = self.status;
+        // For the APIs that have another shape for it.
+        response.extensions_mut().insert(self);
         response
+    }
+}
+
+/// Gives a refusal, if `response` is one, the shape of another API.
+async fn reshaped(response: Response, shape: fn(&Refusal) -> serde_json::Value) -> Response {
+    let Some(refusal) = response.extensions().get::<Refusal>() else { return response };
+    let mut reshaped = json(&shape(refusal));
+    *reshaped.status_mut() = refusal.status;
+    reshaped
+}
+
+impl From<Full> for Refusal {
+    fn from(_: Full) -> Self {
+        // The two spaces are Ollama's.
+        let error = "server busy, please try again.  maximum pending requests exceeded";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, error)
     }
 }
 
@@ -116,13 +165,15 @@ fn read<T: DeserializeOwned>(body: &Bytes) -> Result<T, Refusal> {
 
 /// A whole answer.
 fn json(value: &impl Serialize) -> Response {
-    with_type("application/json; charset=utf-8", Body::from(bytes(value)))
+    with_type(JSON, Body::from(bytes(value)))
 }
 
 /// An answer of many lines.
 fn ndjson(body: Body) -> Response {
     with_type("application/x-ndjson", body)
 }
+
+const JSON: &str = "application/json; charset=utf-8";
 
 fn with_type(content_type: &'static str, body: Body) -> Response {
     let mut response = Response::new(body);
@@ -131,10 +182,10 @@ fn with_type(content_type: &'static str, body: Body) -> Response {
 }
 
 /// A value as one line of a stream.
-fn line(value: &impl Serialize) -> Bytes {
+fn line(value: &impl Serialize) -> Vec<u8> {
     let mut line = bytes(value);
     line.push(b'\n');
-    line.into()
+    line
 }
 
 fn bytes(value: &impl Serialize) -> Vec<u8> {

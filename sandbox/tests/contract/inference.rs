@@ -126,7 +126,7 @@ async fn a_model_leaves_when_its_time_is_over() {
 async fn refuses_what_the_model_cannot_do() {
     let sandbox = Sandbox::with(|options| options.seed = vec!["llama3.1:8b".to_owned()]).await;
     let request = json!({"model": "llama3.1:8b", "prompt": "a", "suffix": "b"});
-    let refused = json!({"error": "\"llama3.1:8b\" does not support insert"});
+    let refused = json!({"error": "registry.ollama.ai/library/llama3.1:8b does not support insert"});
     assert_eq!(sandbox.post("/api/generate", request).await, (StatusCode::BAD_REQUEST, refused));
     let request = json!({"model": "llama3.1:8b", "prompt": "a", "think": "high"});
     let refused = json!({"error": "\"llama3.1:8b\" does not support thinking"});
@@ -172,12 +172,14 @@ async fn a_client_that_leaves_frees_its_slot() {
 async fn the_wait_for_a_slot_is_in_the_total_and_in_no_part() {
     let ttft = Duration::from_millis(100);
     let sandbox = Sandbox::with(|options| options.timing = Timing { time_to_first_token: ttft, ..INSTANT }).await;
-    let ask = || async {
-        let request = with(generate(), json!({"stream": false, "options": {"num_predict": 1}}));
+    // Prompts that share nothing, or the cache would answer for one.
+    let ask = async |prompt: &str| {
+        let more = json!({"system": prompt, "prompt": prompt, "stream": false, "options": {"num_predict": 1}});
+        let request = with(generate(), more);
         let (_, answer) = sandbox.post("/api/generate", request).await;
         serde_json::from_value::<wire::ollama::GenerateChunk>(answer).unwrap().metrics
     };
-    let (a, b) = tokio::join!(ask(), ask());
+    let (a, b) = tokio::join!(ask("one"), ask("two"));
     let ttft = ttft.as_nanos() as u64;
     assert_eq!((a.prompt_eval_duration, b.prompt_eval_duration), (Some(ttft), Some(ttft)));
     let (first, second) = if a.total_duration < b.total_duration { (a, b) } else { (b, a) };

@@ -8,6 +8,8 @@
 mod inference;
 mod protocol;
 mod pull;
+mod scenario;
+mod shared;
 mod shutdown;
 mod store;
 

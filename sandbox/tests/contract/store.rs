@@ -85,7 +85,7 @@ async fn show_tells_what_stands_in_the_model_file() {
     for (key, value) in [("block_count", 64), ("context_length", 32768), ("attention.head_count_kv", 8)] {
         assert_eq!(info[format!("qwen2.{key}")], value, "{key}");
     }
-    assert!(show["modelfile"].as_str().unwrap().contains("\nPARAMETER stop \"<|im_end|>\"\n"));
+    assert!(show["modelfile"].as_str().unwrap().contains("\nPARAMETER stop <|im_end|>\n"));
     assert!(show["template"].as_str().unwrap().contains(".Suffix"));
     assert_eq!(show["details"]["quantization_level"], "Q8_0");
 }
@@ -130,4 +130,43 @@ async fn a_truncated_blob_is_mended_by_pulling_again() {
     fs::write(&blob, "cut").unwrap();
     sandbox.stream("/api/pull", json!({"model": DEFAULT_MODEL})).await;
     assert_eq!(format!("sha256-{}", sha256(&fs::read(&blob).unwrap())), digest);
+}
+
+#[tokio::test]
+async fn a_start_prunes_what_no_model_uses_once_it_is_an_hour_old() {
+    let dir = TempDir::new().unwrap();
+    let start = async |noprune| {
+        Sandbox::with(|options| {
+            options.models = dir.path().to_owned();
+            options.noprune = noprune;
+        })
+        .await
+    };
+    drop(start(false).await);
+    let hours_ago = std::time::SystemTime::now() - 2 * Duration::from_secs(3600);
+    let put = |name: String, is_old: bool| {
+        let path = dir.path().join("blobs").join(name);
+        let file = fs::File::create(&path).unwrap();
+        if is_old {
+            file.set_modified(hours_ago).unwrap();
+        }
+        path
+    };
+    let (old, partial) = (put(format!("sha256-{}", "0".repeat(64)), true), put("sha256-1-partial".to_owned(), true));
+    let young = put(format!("sha256-{}", "1".repeat(64)), false);
+    let manifest = read_json(&dir.path().join(MANIFEST));
+    let used = manifest["config"]["digest"].as_str().unwrap().replace(':', "-");
+    let used = dir.path().join("blobs").join(used);
+    fs::File::options().append(true).open(&used).unwrap().set_modified(hours_ago).unwrap();
+    drop(start(true).await);
+    assert!(old.exists() && partial.exists(), "OLLAMA_NOPRUNE");
+    // A manifest that cannot be read may refer to anything.
+    let damaged = dir.path().join(MANIFEST).with_file_name("damaged");
+    fs::write(&damaged, "{").unwrap();
+    drop(start(false).await);
+    assert!(old.exists() && partial.exists());
+    fs::remove_file(damaged).unwrap();
+    drop(start(false).await);
+    assert!(!old.exists() && !partial.exists());
+    assert!(young.exists() && used.exists());
 }

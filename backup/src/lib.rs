@@ -7,6 +7,7 @@
 mod check;
 mod digest;
 pub mod disk;
+mod estimate;
 mod failure;
 pub mod glob;
 mod index;
@@ -26,6 +27,7 @@ mod verify;
 mod write;
 
 pub use digest::{Digest, NotADigest, SEGMENT};
+pub use estimate::{Estimate, EstimatedSource};
 pub use failure::StoreError;
 pub use index::Index;
 pub use keep::KeepPolicy;

@@ -159,7 +159,7 @@ impl Repository {
     }
 
     /// What each source held when it was last saved. A snapshot that cannot be read is none to go by.
-    fn previous(
+    pub(crate) fn previous(
         &self,
         index: &Index,
         sources: &[&dyn Source],

@@ -2,6 +2,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod made;
+
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
@@ -11,26 +13,10 @@ use std::time::{Duration, SystemTime};
 
 use backup::source::{BlobSource, FolderSource, Named, Source};
 use backup::{
-    Digest, Entry, Reading, Repository, RestoreError, RestoreOptions, Restored, SaveOptions, Saved, StoreError,
-    VerifyOptions,
+    Digest, Entry, Estimate, Reading, Repository, RestoreError, RestoreOptions, Restored, SaveOptions, Saved,
+    StoreError, VerifyOptions,
 };
-use chrono::{DateTime, TimeDelta, Utc};
-
-/// Bytes that do not compress.
-fn noise(seed: u64, len: usize) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let words = std::iter::repeat_with(|| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.to_le_bytes()
-    });
-    words.flatten().take(len).collect()
-}
-
-fn time(minutes: i64) -> DateTime<Utc> {
-    DateTime::from_timestamp(1_795_000_000, 0).unwrap() + TimeDelta::minutes(minutes)
-}
+use made::{noise, time};
 
 fn folder(root: &Path) -> FolderSource {
     FolderSource {
@@ -145,6 +131,10 @@ fn what_did_not_change_is_neither_read_nor_written() {
     std::thread::sleep(Duration::from_millis(3100));
     let repository = Repository::at_or_new(&place.path().join("repository")).unwrap();
     save(&repository, &folder(&from), 0);
+    let estimate = |repository| Estimate::of(repository, &[&folder(&from)]).unwrap().sources.remove("data").unwrap();
+    let (known, unknown) = (estimate(Some(&repository)), estimate(None));
+    assert_eq!((known.files, known.new_files, known.new_bytes), (55, 0, 0));
+    assert_eq!((unknown.new_files, unknown.new_bytes), (55, unknown.bytes));
     let second = save(&repository, &folder(&from), 1);
     assert_eq!((second.bytes_read, second.bytes_written), (0, 0));
     fs::rename(from.join("deep/text"), from.join("deep/renamed")).unwrap();
@@ -291,9 +281,9 @@ fn refuses_a_repository_it_does_not_understand_and_a_folder_that_is_none() {
     assert!(matches!(Repository::at_or_new(other.path()), Err(StoreError::Occupied)));
 }
 
-struct Made(Vec<Entry>);
+struct Told(Vec<Entry>);
 
-impl Source for Made {
+impl Source for Told {
     fn name(&self) -> &str {
         "made"
     }
@@ -336,7 +326,7 @@ fn restores_nothing_outside_the_target() {
     ];
     for (at, tree) in trees.into_iter().enumerate() {
         let told = format!("{tree:?}");
-        let mut source = Made(tree);
+        let mut source = Told(tree);
         // The store saves what it is told; a hostile repository is one that was told worse.
         source.0.iter_mut().for_each(|it| it.mtime = (at as i64, 0));
         let saved = save(&repository, &source, at as i64);
@@ -350,7 +340,7 @@ fn restores_nothing_outside_the_target() {
     let to = place.path().join("linked");
     fs::create_dir_all(&to).unwrap();
     symlink(place.path(), to.join("a")).unwrap();
-    let saved = save(&repository, &Made(vec![file("a/b")]), 100);
+    let saved = save(&repository, &Told(vec![file("a/b")]), 100);
     assert_eq!(restore(&repository, &saved.id, "made", &to).failed.len(), 1);
     assert!(!place.path().join("b").exists());
 }

@@ -3,49 +3,15 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod made;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io;
-use std::path::Path;
 use std::time::Duration;
 
 use backup::disk::simulated::{Fault, Files, Operation, SimulatedDisk, after, unsynced};
-use backup::source::{Content, Offer, Sink, Source, WalkError};
-use backup::{Digest, Entry, KeepPolicy, Reading, Repository, RestoreOptions, SaveOptions, StoreError, VerifyOptions};
-use chrono::{DateTime, TimeDelta, Utc};
-
-fn time(minutes: i64) -> DateTime<Utc> {
-    DateTime::from_timestamp(1_795_000_000, 0).unwrap() + TimeDelta::minutes(minutes)
-}
-
-fn noise(seed: u64, len: usize) -> Vec<u8> {
-    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
-    let words = std::iter::repeat_with(|| {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        state.to_le_bytes()
-    });
-    words.flatten().take(len).collect()
-}
-
-/// Contents by path, as a source.
-#[derive(Clone)]
-struct Made(BTreeMap<String, Vec<u8>>);
-
-impl Source for Made {
-    fn name(&self) -> &str {
-        "made"
-    }
-
-    fn walk(&self, sink: &mut dyn Sink) -> Result<(), WalkError> {
-        for (path, bytes) in &self.0 {
-            let entry = Entry::file(Path::new(path), bytes.len() as u64);
-            sink.entry(Offer::new(entry, Content::Stream(&mut io::Cursor::new(bytes))))?;
-        }
-        Ok(())
-    }
-}
+use backup::{Digest, KeepPolicy, Reading, Repository, RestoreOptions, SaveOptions, StoreError, VerifyOptions};
+use made::{Made, digests, noise, time};
 
 /// One of each kind: packed, raw, compressed.
 fn source(generation: u64) -> Made {
@@ -74,10 +40,6 @@ fn contents(disk: &SimulatedDisk, id: &str) -> Result<BTreeMap<String, Digest>, 
         found.insert(entry.path, repository.digest(&index, entry.digest.unwrap())?);
     }
     Ok(found)
-}
-
-fn digests(made: &Made) -> BTreeMap<String, Digest> {
-    made.0.iter().map(|(path, bytes)| (path.clone(), Digest::of(bytes))).collect()
 }
 
 fn new_disk() -> SimulatedDisk {

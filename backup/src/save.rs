@@ -344,7 +344,7 @@ fn put_file(
     known: Option<Digest>,
 ) -> Result<Result<Put, String>, StoreError> {
     for _ in 0..2 {
-        let opened = FileReader::open(from).and_then(|it| Ok((it.file().metadata()?, it)));
+        let opened = FileReader::open_source(from).and_then(|it| Ok((it.file().metadata()?, it)));
         let (before, mut input) = match opened {
             Ok(opened) => opened,
             Err(error) => return Ok(Err(format!("cannot be read: {error}"))),

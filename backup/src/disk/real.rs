@@ -195,6 +195,16 @@ impl FileReader {
         Ok(Self { file, size_bytes, direct })
     }
 
+    /// Like [`FileReader::open`], for a file whose place on the drive is not in question: what memory holds of it
+    /// already is taken from there.
+    pub fn open_source(path: &Path) -> io::Result<Self> {
+        let mut reader = Self::open(path)?;
+        if reader.direct && direct(&reader.file, false) {
+            reader.direct = !is_cached(&reader.file, reader.size_bytes) && direct(&reader.file, true);
+        }
+        Ok(reader)
+    }
+
     /// The file itself, to be looked at.
     pub fn file(&self) -> &File {
         &self.file
@@ -233,6 +243,24 @@ impl Input for FileReader {
         }
         Ok(filled)
     }
+}
+
+/// Whether memory holds a file, by a few pages spread over it. Looking does not bring them in.
+#[cfg(target_os = "linux")]
+fn is_cached(file: &File, size_bytes: u64) -> bool {
+    use rustix::io::{ReadWriteFlags, preadv2};
+    const LOOKS: u64 = 16;
+    (0..LOOKS).all(|at| {
+        let mut page = [0; ALIGNMENT];
+        let offset = size_bytes / LOOKS * at;
+        preadv2(file, &mut [io::IoSliceMut::new(&mut page)], offset, ReadWriteFlags::NOWAIT).is_ok_and(|len| len > 0)
+    })
+}
+
+/// Here reads go through memory anyway.
+#[cfg(not(target_os = "linux"))]
+fn is_cached(_: &File, _: u64) -> bool {
+    true
 }
 
 /// Turns direct I/O on or off; says whether that worked.

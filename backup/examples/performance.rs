@@ -196,6 +196,8 @@ fn main() {
     let number = |at: usize, other| words.get(at).map_or(other, |it| it.parse().unwrap());
     let (mib, rounds) = (number(1, 1024), number(2, 3));
     make(&root.join("source"), mib);
+    // What changed within the last two seconds is read again by the next save.
+    std::thread::sleep(std::time::Duration::from_secs(4));
     let mut costs = BTreeMap::new();
     for _ in 0..rounds {
         round(&root, &mut costs);

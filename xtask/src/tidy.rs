@@ -11,13 +11,14 @@ use xshell::{Shell, cmd};
 use crate::cli;
 
 /// Which crate may use which; arrows point one way. `xtask` itself may use all of them.
-const ARROWS: [(&str, &[&str]); 6] = [
+const ARROWS: [(&str, &[&str]); 7] = [
     ("xtask", &["gateway", "ops", "sandbox", "stack"]),
     ("ops", &["stack", "wire"]),
     ("gateway", &["wire"]),
     ("sandbox", &["wire"]),
     ("stack", &[]),
     ("wire", &[]),
+    ("backup", &[]),
 ];
 
 fn root() -> PathBuf {

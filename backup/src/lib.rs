@@ -1,0 +1,40 @@
+//! A snapshot store for a host whose data is a few huge immutable blobs and many small files.
+//!
+//! It knows *sources*, never what they are sources of, and never opens a socket. The format stands in `FORMAT.md`.
+//! Invariant: a snapshot exists only once every byte that it names is durable, and nothing but prune and verify takes
+//! away what one names.
+
+mod check;
+mod digest;
+pub mod disk;
+mod estimate;
+mod failure;
+pub mod glob;
+mod index;
+mod keep;
+mod pack;
+mod place;
+mod prune;
+mod pump;
+mod repository;
+mod restore;
+mod save;
+mod snapshot;
+pub mod source;
+mod states;
+mod tree;
+mod verify;
+mod write;
+
+pub use digest::{Digest, NotADigest, SEGMENT};
+pub use estimate::{Estimate, EstimatedSource};
+pub use failure::StoreError;
+pub use index::Index;
+pub use keep::KeepPolicy;
+pub use prune::{PruneError, PrunePlan};
+pub use repository::Repository;
+pub use restore::{RestoreError, RestoreOptions, Restored};
+pub use save::{SaveOptions, Saved};
+pub use snapshot::{Problem, SavedSource, Snapshot};
+pub use tree::{Entry, Kind, escape, unescape};
+pub use verify::{Damage, Reading, Verified, VerifyOptions};

@@ -1,0 +1,345 @@
+//! Bringing a snapshot back.
+//!
+//! Every file is written beside its place, hashed, flushed and renamed, so that at each moment its name has the old
+//! content or the new. Invariant: nothing outside the target is touched, whoever wrote the repository.
+
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::fs::{self, File};
+use std::io;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::fs::{MetadataExt, symlink};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::thread;
+
+use crate::digest::Hasher;
+use crate::disk::{Buffer, FileReader, Input, Lock};
+use crate::failure::StoreError;
+use crate::glob;
+use crate::index::Index;
+use crate::place;
+use crate::repository::{ReadError, Repository};
+use crate::snapshot::Problem;
+use crate::tree::{Entry, Kind, unescape};
+
+/// What is restored, and where to.
+#[derive(Debug, Clone)]
+pub struct RestoreOptions {
+    /// By source: the folder that it goes to. Sources that are not named stay where they are.
+    pub targets: BTreeMap<String, PathBuf>,
+    /// Only paths that match ([`glob::matches`]), and the folders above them.
+    pub glob: Option<String>,
+    /// Files that are written at the same time; each takes 12 MiB of memory.
+    pub workers: usize,
+}
+
+/// What a restore did.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Restored {
+    /// Files that were written.
+    pub files: u64,
+    /// Their length.
+    pub bytes: u64,
+    /// Files that already had the content.
+    pub unchanged: u64,
+    /// What could not be restored; everything else was.
+    pub failed: Vec<Problem>,
+}
+
+/// Why nothing was restored.
+#[derive(Debug, thiserror::Error)]
+pub enum RestoreError {
+    /// A tree that would write where it must not. Nothing of the snapshot was written.
+    #[error("source {name} is refused: `{path}` {reason}")]
+    Refused {
+        /// The source.
+        name: String,
+        /// The entry, escaped.
+        path: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// The snapshot has no such source.
+    #[error("the snapshot has no source {0}")]
+    NoSource(String),
+    /// The target cannot be used.
+    #[error("cannot use {}", path.display())]
+    Target {
+        /// Which folder.
+        path: PathBuf,
+        /// What the system answered.
+        source: io::Error,
+    },
+    /// The repository.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl RestoreError {
+    /// What to do next.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::Refused { .. } => Some("restore single paths of it into an empty folder"),
+            Self::NoSource(_) => Some("show the snapshot: it lists its sources"),
+            Self::Target { .. } => None,
+            Self::Store(error) => error.hint(),
+        }
+    }
+}
+
+impl Repository {
+    /// Restores a snapshot. All trees are checked before the first byte is written.
+    pub fn restore(&self, id: &str, options: &RestoreOptions) -> Result<Restored, RestoreError> {
+        let _lock = self.lock(Lock::Shared)?;
+        let index = self.index()?;
+        let snapshot = self.snapshot(id)?;
+        let mut trees = Vec::new();
+        for (name, target) in &options.targets {
+            let saved = snapshot.sources.get(name).ok_or_else(|| RestoreError::NoSource(name.clone()))?;
+            let at = |source| RestoreError::Target { path: target.clone(), source };
+            fs::create_dir_all(target).map_err(at)?;
+            let folds = place::folds_case(target).map_err(at)?;
+            let entries = self.tree(&index, saved.tree)?;
+            place::check(&entries, folds).map_err(|(path, reason)| RestoreError::Refused {
+                name: name.clone(),
+                path,
+                reason,
+            })?;
+            trees.push((name, target.canonicalize().map_err(at)?, choose(entries, options.glob.as_deref())));
+        }
+        let mut restored = Restored::default();
+        for (name, target, entries) in trees {
+            let run = Run { repository: self, index: &index, target, name, done: Mutex::default() };
+            run.all(&entries, options.workers.max(1));
+            let done = run.done.into_inner().unwrap_or_else(PoisonError::into_inner);
+            restored.files += done.restored.files;
+            restored.bytes += done.restored.bytes;
+            restored.unchanged += done.restored.unchanged;
+            restored.failed.extend(done.restored.failed);
+        }
+        Ok(restored)
+    }
+}
+
+fn choose(entries: Vec<Entry>, glob: Option<&str>) -> Vec<Entry> {
+    let Some(glob) = glob else { return entries };
+    let matched: Vec<&Entry> = entries.iter().filter(|it| glob::matches(glob, &it.path)).collect();
+    let mut wanted: BTreeSet<&str> = BTreeSet::new();
+    for entry in matched {
+        // A name without its file would be nothing: the file that it is another name of comes along.
+        let file = entry.target.as_deref().filter(|_| entry.kind == Kind::Hardlink);
+        for path in [Some(entry.path.as_str()), file].into_iter().flatten() {
+            wanted.insert(path);
+            wanted.extend(path.match_indices('/').map(|(at, _)| &path[..at]));
+        }
+    }
+    let chosen: Vec<bool> = entries.iter().map(|it| wanted.contains(it.path.as_str())).collect();
+    entries.into_iter().zip(chosen).filter_map(|(entry, chosen)| chosen.then_some(entry)).collect()
+}
+
+#[derive(Default)]
+struct Done {
+    restored: Restored,
+    /// Files that stand where this run wants them: one that is met again under another name is folded with it.
+    placed: HashSet<(u64, u64)>,
+    folders: BTreeSet<PathBuf>,
+}
+
+struct Run<'r> {
+    repository: &'r Repository,
+    index: &'r Index,
+    target: PathBuf,
+    name: &'r str,
+    done: Mutex<Done>,
+}
+
+impl Run<'_> {
+    fn all(&self, entries: &[Entry], workers: usize) {
+        let of = |kind: Kind| entries.iter().filter(move |it| it.kind == kind);
+        for entry in of(Kind::Folder) {
+            self.tell(entry, self.at(entry).and_then(|at| place::folders(&self.target, &at).map_err(said)));
+        }
+        let files: Vec<&Entry> = of(Kind::File).filter(|it| !it.late).collect();
+        self.files(&files, workers);
+        for entry in of(Kind::Hardlink) {
+            self.tell(entry, self.hardlink(entry));
+        }
+        for entry in of(Kind::Symlink) {
+            self.tell(entry, self.symlink(entry));
+        }
+        self.flush();
+        let late: Vec<&Entry> = of(Kind::File).filter(|it| it.late).collect();
+        self.files(&late, workers);
+        // What is deeper comes later in a tree; and writing into a folder changes its times.
+        let folders: Vec<&Entry> = of(Kind::Folder).collect();
+        for entry in folders.into_iter().rev() {
+            let set = |at: PathBuf| File::open(&at).and_then(|it| place::set_meta(&it, entry)).map_err(said);
+            self.tell(entry, self.at(entry).and_then(set));
+        }
+        self.flush();
+    }
+
+    fn files(&self, entries: &[&Entry], workers: usize) {
+        let next = Mutex::new(entries.iter());
+        thread::scope(|scope| {
+            for _ in 0..workers {
+                scope.spawn(|| {
+                    loop {
+                        let Some(entry) = next.lock().unwrap_or_else(PoisonError::into_inner).next() else { return };
+                        self.tell(entry, self.file(entry));
+                    }
+                });
+            }
+        });
+    }
+
+    fn at(&self, entry: &Entry) -> Result<PathBuf, String> {
+        entry.path().map(|path| self.target.join(path)).ok_or_else(|| "has no path".to_owned())
+    }
+
+    fn done(&self) -> std::sync::MutexGuard<'_, Done> {
+        self.done.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tell(&self, entry: &Entry, result: Result<(), String>) {
+        if let Err(reason) = result {
+            let problem = Problem { source: self.name.to_owned(), path: entry.path.clone(), reason };
+            self.done().restored.failed.push(problem);
+        }
+    }
+
+    /// The folder that a thing goes to, made and free of links.
+    fn folder_of<'p>(&self, at: &'p Path) -> Result<&'p Path, String> {
+        let folder = at.parent().ok_or("has no folder")?;
+        place::folders(&self.target, folder).map_err(said)?;
+        self.done().folders.insert(folder.to_owned());
+        Ok(folder)
+    }
+
+    fn file(&self, entry: &Entry) -> Result<(), String> {
+        let at = self.at(entry)?;
+        let folder = self.folder_of(&at)?;
+        self.refuse_folded(&at)?;
+        if let Some(file) = held(&at, entry).map_err(said)? {
+            if !place::has_meta(&file, entry).map_err(said)? {
+                place::set_meta(&file, entry).map_err(said)?;
+            }
+            self.placed(&file.metadata().map_err(said)?);
+            self.done().restored.unchanged += 1;
+            return Ok(());
+        }
+        let mut target = place::New::create(folder).map_err(said)?;
+        let mut size = 0;
+        let digest = entry.digest.ok_or("has no digest")?;
+        let read = self.repository.read(self.index, digest, |piece| {
+            size += piece.len() as u64;
+            target.append(piece, entry.sparse)
+        });
+        read.map_err(|error| match error {
+            ReadError::Store(error) => error.to_string(),
+            ReadError::Target(error) => format!("cannot be written: {error}"),
+        })?;
+        if size != entry.size {
+            return Err(format!("has {size} bytes in the repository and {} in the snapshot", entry.size));
+        }
+        target.end_hole().map_err(said)?;
+        place::set_meta(target.file(), entry).map_err(said)?;
+        target.flush().map_err(said)?;
+        let meta = target.file().metadata().map_err(said)?;
+        target.rename(&at).map_err(said)?;
+        self.placed(&meta);
+        let restored = &mut self.done().restored;
+        restored.files += 1;
+        restored.bytes += size;
+        Ok(())
+    }
+
+    fn placed(&self, meta: &fs::Metadata) {
+        if meta.nlink() == 1 {
+            self.done().placed.insert((meta.dev(), meta.ino()));
+        }
+    }
+
+    /// A name that already leads to a file that this run placed under another one is the same name to this file
+    /// system: by case, by normalisation, or by whatever it folds.
+    fn refuse_folded(&self, at: &Path) -> Result<(), String> {
+        match fs::symlink_metadata(at) {
+            Ok(meta) if self.done().placed.contains(&(meta.dev(), meta.ino())) => {
+                Err("is the same name as another path's, to this file system".to_owned())
+            }
+            Ok(meta) if meta.is_dir() => Err("is a folder in the target".to_owned()),
+            _ => Ok(()),
+        }
+    }
+
+    fn hardlink(&self, entry: &Entry) -> Result<(), String> {
+        let at = self.at(entry)?;
+        let folder = self.folder_of(&at)?;
+        self.refuse_folded(&at)?;
+        let first = entry.target.as_deref().and_then(unescape).ok_or("has no target")?;
+        let first = self.target.join(std::ffi::OsString::from_vec(first));
+        let meta = fs::symlink_metadata(&first).map_err(said)?;
+        if !meta.is_file() {
+            return Err("is another name of something that is not a file".to_owned());
+        }
+        let new = place::free_name(folder);
+        fs::hard_link(&first, &new).map_err(said)?;
+        // rename(2) does nothing where both names are one file already.
+        let renamed = fs::rename(&new, &at);
+        let _ = fs::remove_file(&new);
+        renamed.map_err(said)
+    }
+
+    fn symlink(&self, entry: &Entry) -> Result<(), String> {
+        let at = self.at(entry)?;
+        let folder = self.folder_of(&at)?;
+        self.refuse_folded(&at)?;
+        let target = entry.target.as_deref().and_then(unescape).ok_or("has no target")?;
+        let target = std::ffi::OsStr::from_bytes(&target);
+        if fs::read_link(&at).is_ok_and(|it| it == target) {
+            return Ok(());
+        }
+        let new = place::free_name(folder);
+        symlink(target, &new).map_err(said)?;
+        place::set_link_time(&new, entry).map_err(said)?;
+        fs::rename(&new, &at).map_err(said)
+    }
+
+    /// Makes names durable: blobs' before manifests come.
+    fn flush(&self) {
+        let folders = std::mem::take(&mut self.done().folders);
+        for folder in folders {
+            if let Err(error) = File::open(&folder).and_then(|it| it.sync_all()) {
+                let path = folder.strip_prefix(&self.target).unwrap_or(&folder).display().to_string();
+                let problem = Problem { source: self.name.to_owned(), path, reason: said(error) };
+                self.done().restored.failed.push(problem);
+            }
+        }
+    }
+}
+
+/// The file that stands there, if it has the content already.
+fn held(at: &Path, entry: &Entry) -> io::Result<Option<File>> {
+    match fs::symlink_metadata(at) {
+        Ok(meta) if meta.is_file() && meta.len() == entry.size => {}
+        _ => return Ok(None),
+    }
+    let Ok(mut reader) = FileReader::open(at) else { return Ok(None) };
+    let mut hasher = Hasher::new();
+    let mut buffer = Buffer::new(1 << 20);
+    let mut offset = 0;
+    loop {
+        let len = reader.read_at(offset, buffer.room())?;
+        buffer.set_len(len);
+        hasher.update(buffer.bytes());
+        offset += len as u64;
+        if len == 0 {
+            break;
+        }
+    }
+    Ok(if Some(hasher.finish()) == entry.digest { Some(File::open(at)?) } else { None })
+}
+
+fn said(error: io::Error) -> String {
+    error.to_string()
+}

@@ -1,0 +1,347 @@
+//! Getting objects into a repository, durably and in batches (`FORMAT.md`, "Order of writes").
+//!
+//! Invariant: nothing gets its name before it was flushed, and [`Writer::settle`] returns once every name is durable.
+
+use std::io::{self, Read};
+use std::mem;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::digest::{Digest, Hasher, SEGMENT};
+use crate::disk::{Buffer, Disk, Input, Output};
+use crate::failure::{Doing, StoreError};
+use crate::index::{Index, Location};
+use crate::pack::{self, PACKED_BELOW};
+use crate::pump::{Broken, pump};
+use crate::repository::fill;
+use crate::states::{self, End};
+
+/// Files that wait for their names at most: each holds a descriptor open.
+const BATCH: usize = 64;
+const SAMPLES: u64 = 64;
+const SAMPLE: usize = 16 << 10;
+/// zstd's fastest: what it gains over copying is room, and it must not cost time.
+const LEVEL: i32 = 1;
+
+/// A file that is written and waits for its name.
+struct Staged {
+    temporary: String,
+    name: String,
+    output: Box<dyn Output>,
+}
+
+#[derive(Default)]
+struct Inner {
+    pack: pack::Builder,
+    staged: Vec<Staged>,
+    /// Ids of the packs that were written.
+    packs: Vec<String>,
+}
+
+/// Puts objects into a repository.
+pub(crate) struct Writer<'r> {
+    disk: &'r dyn Disk,
+    index: Mutex<Index>,
+    inner: Mutex<Inner>,
+    next: AtomicU64,
+    /// Bytes written.
+    pub(crate) written: AtomicU64,
+    /// Bytes read from sources.
+    pub(crate) taken: AtomicU64,
+}
+
+/// What was put.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Put {
+    pub(crate) digest: Digest,
+    pub(crate) size: u64,
+}
+
+/// Why nothing was put.
+#[derive(Debug)]
+pub(crate) enum PutError {
+    /// The source could not be read.
+    Source(io::Error),
+    /// The content is not what it was said to be.
+    Wrong(Digest),
+    Store(StoreError),
+}
+
+impl From<StoreError> for PutError {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl<'r> Writer<'r> {
+    pub(crate) fn new(disk: &'r dyn Disk, index: Index) -> Self {
+        Self {
+            disk,
+            index: Mutex::new(index),
+            inner: Mutex::default(),
+            next: AtomicU64::new(0),
+            written: AtomicU64::new(0),
+            taken: AtomicU64::new(0),
+        }
+    }
+
+    pub(crate) fn index(&self) -> MutexGuard<'_, Index> {
+        self.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn inner(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Puts content that is at hand.
+    pub(crate) fn put_bytes(&self, bytes: &[u8]) -> Result<Put, PutError> {
+        if bytes.len() as u64 >= PACKED_BELOW {
+            return self.put_stream(&mut &*bytes, None);
+        }
+        let digest = Digest::of(bytes);
+        let mut inner = self.inner();
+        let is_new = !self.index().contains(&digest);
+        if is_new {
+            inner.pack.put(digest, bytes);
+            // Its place is known when the pack is closed; nobody reads it before.
+            let place = pack::Place { offset: 0, stored: 0, plain: 0, is_zstd: false };
+            self.index().insert(digest, Location::Packed { pack: "".into(), place });
+        }
+        let full = if inner.pack.is_full() { Some(mem::take(&mut inner.pack)) } else { None };
+        drop(inner);
+        if let Some(pack) = full {
+            self.close(pack)?;
+        }
+        Ok(Put { digest, size: bytes.len() as u64 })
+    }
+
+    /// Puts what can be read once only. Content that is small after all is packed.
+    pub(crate) fn put_stream(&self, from: &mut (dyn Read + Send), known: Option<Digest>) -> Result<Put, PutError> {
+        let mut head = Buffer::new(PACKED_BELOW as usize);
+        fill(&mut head, from).map_err(PutError::Source)?;
+        let bytes = head.bytes();
+        if (bytes.len() as u64) < PACKED_BELOW {
+            check(known, Digest::of(bytes))?;
+            self.taken.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+            return self.put_bytes(bytes);
+        }
+        let is_compressible = compresses(bytes.chunks(SAMPLE));
+        let mut whole = bytes.chain(from);
+        self.put_pieces(|buffer| fill(buffer, &mut whole), is_compressible, known)
+    }
+
+    /// Puts a file's content.
+    pub(crate) fn put_input(&self, input: &mut dyn Input, known: Option<Digest>) -> Result<Put, PutError> {
+        let size = input.size_bytes();
+        if size < PACKED_BELOW {
+            let mut bytes = vec![0; size as usize];
+            let len = input.read_at(0, &mut bytes).map_err(PutError::Source)?;
+            check(known, Digest::of(&bytes[..len]))?;
+            self.taken.fetch_add(len as u64, Ordering::Relaxed);
+            return self.put_bytes(&bytes[..len]);
+        }
+        let is_compressible = sample(input).map_err(PutError::Source)?;
+        let mut offset = 0;
+        let read = |buffer: &mut Buffer| {
+            let len = input.read_at(offset, buffer.room())?;
+            buffer.set_len(len);
+            offset += len as u64;
+            Ok(())
+        };
+        self.put_pieces(read, is_compressible, known)
+    }
+
+    fn put_pieces(
+        &self,
+        read: impl FnMut(&mut Buffer) -> io::Result<()> + Send,
+        compress: bool,
+        known: Option<Digest>,
+    ) -> Result<Put, PutError> {
+        let (temporary, mut output) = self.create()?;
+        let mut hasher = Hasher::new();
+        let mut states = Vec::new();
+        let mut stored_ends = Vec::new();
+        let (mut plain, mut stored) = (0, 0);
+        let look = |piece: &[u8]| {
+            hasher.update(piece);
+            if hasher.hashed().is_multiple_of(SEGMENT) {
+                states.extend(hasher.state().map(|state| (hasher.hashed(), state)));
+            }
+        };
+        let write = |piece: &[u8]| {
+            plain += piece.len() as u64;
+            stored += if compress {
+                let frame = frame(piece)?;
+                output.append(&frame)?;
+                frame.len() as u64
+            } else {
+                output.append(piece)?;
+                piece.len() as u64
+            };
+            if plain.is_multiple_of(SEGMENT) {
+                stored_ends.push(stored);
+            }
+            Ok(())
+        };
+        let pumped = pump(read, look, write);
+        let size = hasher.hashed();
+        let digest = hasher.finish();
+        self.taken.fetch_add(size, Ordering::Relaxed);
+        let checked = match pumped {
+            Err(Broken::Read(error)) => Err(PutError::Source(error)),
+            Err(Broken::Write(source)) => {
+                Err(StoreError::Disk { doing: "write", path: temporary.clone(), source }.into())
+            }
+            Ok(()) => check(known, digest),
+        };
+        if checked.is_err() || self.index().contains(&digest) {
+            let removed = self.disk.remove(&temporary).doing("remove", &temporary);
+            checked?;
+            removed?;
+            return Ok(Put { digest, size });
+        }
+        self.written.fetch_add(stored, Ordering::Relaxed);
+        if size > SEGMENT {
+            let ends = states.into_iter().zip(stored_ends).filter(|((plain, _), _)| *plain < size);
+            let ends: Vec<End> = ends.map(|((plain, state), stored)| End { plain, stored, state }).collect();
+            self.stage_small(format!("objects/{digest}.states"), states::write(&ends).as_bytes())?;
+        }
+        let location = if compress { Location::Zstd { size: stored } } else { Location::Raw { size: stored } };
+        let name = location.path(&digest);
+        // The drive works on it while the next object is read; the batch's flush then has little to wait for.
+        output.flush().doing("flush", &temporary)?;
+        self.index().insert(digest, location);
+        self.stage(Staged { temporary, name, output })?;
+        Ok(Put { digest, size })
+    }
+
+    fn create(&self) -> Result<(String, Box<dyn Output>), StoreError> {
+        let temporary = format!("temporary/{}", self.next.fetch_add(1, Ordering::Relaxed));
+        let output = self.disk.create(&temporary).doing("create", &temporary)?;
+        Ok((temporary, output))
+    }
+
+    fn stage_small(&self, name: String, bytes: &[u8]) -> Result<(), StoreError> {
+        let (temporary, mut output) = self.create()?;
+        output.append(bytes).doing("write", &temporary)?;
+        self.written.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        self.stage(Staged { temporary, name, output })
+    }
+
+    fn stage(&self, staged: Staged) -> Result<(), StoreError> {
+        let mut inner = self.inner();
+        inner.staged.push(staged);
+        if inner.staged.len() < BATCH {
+            return Ok(());
+        }
+        let batch = mem::take(&mut inner.staged);
+        drop(inner);
+        self.name(batch)
+    }
+
+    fn close(&self, pack: pack::Builder) -> Result<(), StoreError> {
+        let (bytes, entries) = pack.finish();
+        let id = Digest::of(&bytes).to_string();
+        self.stage_small(format!("packs/{id}"), &bytes)?;
+        self.inner().packs.push(id.clone());
+        let mut index = self.index();
+        for (digest, place) in entries {
+            index.insert(digest, Location::Packed { pack: id.as_str().into(), place });
+        }
+        Ok(())
+    }
+
+    /// Flushes a batch, then gives its files their names.
+    fn name(&self, batch: Vec<Staged>) -> Result<(), StoreError> {
+        let mut outputs = Vec::new();
+        let mut names = Vec::new();
+        for Staged { temporary, name, output } in batch {
+            outputs.push(output);
+            names.push((temporary, name));
+        }
+        self.disk.flush(&mut outputs).doing("flush", "temporary")?;
+        drop(outputs);
+        for (temporary, name) in names {
+            self.disk.rename(&temporary, &name).doing("rename", &name)?;
+        }
+        Ok(())
+    }
+
+    /// Makes durable all that was put, and all that an earlier run left without a snapshot.
+    pub(crate) fn settle(&self) -> Result<(), StoreError> {
+        let mut inner = self.inner();
+        let pack = mem::take(&mut inner.pack);
+        drop(inner);
+        if !pack.is_empty() {
+            self.close(pack)?;
+        }
+        let batch = mem::take(&mut self.inner().staged);
+        self.name(batch)?;
+        for folder in ["objects", "packs"] {
+            self.disk.flush_folder(folder).doing("flush", folder)?;
+        }
+        self.clear_marks()
+    }
+
+    /// A pack that was written anew under the name of a damaged one has replaced it: content decides the name.
+    fn clear_marks(&self) -> Result<(), StoreError> {
+        let written = mem::take(&mut self.inner().packs);
+        let marks = self.disk.list("damaged").doing("list", "damaged")?;
+        let mut cleared = false;
+        for mark in marks.iter().filter(|mark| written.contains(&mark.name)) {
+            let path = format!("damaged/{}", mark.name);
+            self.disk.remove(&path).doing("remove", &path)?;
+            cleared = true;
+        }
+        if cleared { self.disk.flush_folder("damaged").doing("flush", "damaged") } else { Ok(()) }
+    }
+
+    /// Gives back the room of what did not get a name; for a run that has failed.
+    pub(crate) fn abandon(&self) {
+        for staged in mem::take(&mut self.inner().staged) {
+            // The next save sweeps what this cannot.
+            let _ = self.disk.remove(&staged.temporary);
+        }
+    }
+}
+
+fn check(known: Option<Digest>, found: Digest) -> Result<(), PutError> {
+    match known {
+        Some(known) if known != found => Err(PutError::Wrong(found)),
+        _ => Ok(()),
+    }
+}
+
+/// One independent zstd frame.
+fn frame(piece: &[u8]) -> io::Result<Vec<u8>> {
+    let mut compressor = zstd::bulk::Compressor::new(LEVEL)?;
+    compressor.include_checksum(true)?;
+    compressor.compress(piece)
+}
+
+/// Looks at samples spread over the content.
+fn sample(input: &mut dyn Input) -> io::Result<bool> {
+    let grid = SAMPLE as u64;
+    let mut samples = Vec::new();
+    for at in 0..SAMPLES {
+        let mut buffer = Buffer::new(SAMPLE);
+        let offset = input.size_bytes() / SAMPLES * at / grid * grid;
+        let len = input.read_at(offset, buffer.room())?;
+        buffer.set_len(len);
+        samples.push(buffer);
+        // Most content is plainly one or the other.
+        if samples.len() == 8 && !compresses(samples.iter().map(Buffer::bytes)) && input.size_bytes() < SEGMENT {
+            return Ok(false);
+        }
+    }
+    Ok(compresses(samples.iter().map(Buffer::bytes)))
+}
+
+fn compresses<'a>(samples: impl Iterator<Item = &'a [u8]>) -> bool {
+    let (mut plain, mut packed) = (0, 0);
+    for sample in samples {
+        plain += sample.len();
+        packed += zstd::bulk::compress(sample, LEVEL).map_or(sample.len(), |it| it.len());
+    }
+    packed * 100 < plain * 95
+}

@@ -66,7 +66,9 @@ fn with_hint(error: LoadError) -> anyhow::Error {
         LoadError::Unreadable { source, .. } if source.kind() == io::ErrorKind::NotFound => {
             Failure::new(Class::Settings, error.to_string())
                 .because(source)
-                .hint("`cargo xtask init` writes one; without --settings and a stack.toml the embedded sandbox is meant")
+                .hint(
+                    "`cargo xtask init` writes one; without --settings and a stack.toml the embedded sandbox is meant",
+                )
                 .into()
         }
         _ => error.into(),

@@ -112,6 +112,15 @@ impl Root {
         self.0.join("data")
     }
 
+    pub(crate) fn jobs(&self) -> PathBuf {
+        self.state().join("jobs")
+    }
+
+    /// Everything about one job.
+    pub(crate) fn job(&self, id: &str) -> PathBuf {
+        self.jobs().join(id)
+    }
+
     /// The folders that must exist before anything else.
     pub(crate) fn skeleton(&self) -> [PathBuf; 6] {
         [self.bin(), self.releases(), self.state(), self.state().join("run"), self.logs(), self.data()]

@@ -93,11 +93,7 @@ pub fn verify(observed: &Observed, model: &str, mut tell: impl FnMut(&Check)) ->
     ask(format!("{model} answers"), &mut || stack.answer(model));
     ask("metrics move when it does".to_owned(), &mut || {
         let before = before.ok_or_else(|| Miss::Skip("there were no metrics before".to_owned()))?;
-        let after = answers(&stack.metrics()?);
-        match after > before {
-            true => Ok(format!("ollama_requests_total went from {before} to {after}")),
-            false => Err(Miss::Fail(format!("ollama_requests_total stayed at {after}"))),
-        }
+        stack.moved(before)
     });
     ask("Prometheus scrapes the gateway".to_owned(), &mut || stack.scraped());
     checks
@@ -163,6 +159,21 @@ impl Stack<'_> {
         }
     }
 
+    /// A request is counted when its last byte has gone, which may be a moment after that byte has come.
+    fn moved(&self, before: f64) -> Finding {
+        let deadline = Instant::now() + TIMEOUT;
+        loop {
+            let after = answers(&self.metrics()?);
+            if after > before {
+                return Ok(format!("ollama_requests_total went from {before} to {after}"));
+            }
+            if Instant::now() > deadline {
+                return Err(Miss::Fail(format!("ollama_requests_total stayed at {after}")));
+            }
+            thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     fn scraped(&self) -> Finding {
         let path = "/api/v1/query?query=up%7Bjob%3D%22ollama%22%7D";
         let deadline = Instant::now() + SCRAPE_TIMEOUT;
@@ -190,9 +201,11 @@ fn fail(error: &reqwest::Error) -> Miss {
     Miss::Fail(words)
 }
 
-/// Requests that were answered, over all models and endpoints that take one.
+/// Generations that were answered, over all models: what [`Stack::answer`] adds one to, and no other check.
 fn answers(metrics: &str) -> f64 {
-    let counted = |line: &&str| line.starts_with("ollama_requests_total{") && line.contains("outcome=\"ok\"");
+    let labels = ["endpoint=\"generate\"", "outcome=\"ok\""];
+    let counted =
+        |line: &&str| line.starts_with("ollama_requests_total{") && labels.iter().all(|label| line.contains(label));
     metrics.lines().filter(counted).filter_map(value).sum()
 }
 
@@ -257,7 +270,8 @@ mod tests {
     fn sums_only_answered_requests() {
         let metrics = "\
 # TYPE ollama_requests counter
-ollama_requests_total{model=\"a\",endpoint=\"chat\",outcome=\"ok\",code=\"200\"} 3
+ollama_requests_total{model=\"a\",endpoint=\"generate\",outcome=\"ok\",code=\"200\"} 3
+ollama_requests_total{model=\"a\",endpoint=\"version\",outcome=\"ok\",code=\"200\"} 9
 ollama_requests_total{model=\"b\",endpoint=\"generate\",outcome=\"ok\",code=\"200\"} 4
 ollama_requests_total{model=\"b\",endpoint=\"generate\",outcome=\"error\",code=\"500\"} 9
 ollama_up 1

@@ -21,7 +21,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::process::{Pid, Signal, WaitOptions};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitOptions};
 use serde::{Deserialize, Serialize};
 
 /// Folders that non-interactive shells and cron leave out of PATH, and where tools are all the same.
@@ -156,9 +156,13 @@ impl Identity {
         self.ended().is_none()
     }
 
-    /// How it ended, or `None` while it runs. Only a parent learns more than that it did, and only once.
+    /// How it ended, or `None` while it runs. Only a parent learns more than that it did. A child stays a zombie until
+    /// [`Identity::end_group`]: as long as it is one, its number, and so its group's, is nobody else's.
     pub(crate) fn ended(&self) -> Option<String> {
-        if let Ok(Some((_, status))) = rustix::process::waitpid(self.raw(), WaitOptions::NOHANG) {
+        let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
+        if let Some(pid) = self.raw()
+            && let Ok(Some(status)) = rustix::process::waitid(WaitId::Pid(pid), look)
+        {
             return Some(match (status.exit_status(), status.terminating_signal()) {
                 (Some(code), _) => format!("exited with status {code}"),
                 (None, Some(signal)) => format!("was ended by signal {signal}"),
@@ -169,6 +173,19 @@ impl Identity {
         (!runs).then(|| "ended".to_owned())
     }
 
+    /// Kills what is left of the group of a process that has ended, and takes the process's own status. `true`: nothing
+    /// is left. Children often have another standard input and so not the lock; it is by the group that they are found.
+    pub(crate) fn end_group(&self) -> bool {
+        let Some(pid) = self.raw() else { return true };
+        // Nobody has the number now, or a zombie of ours has: then the group, if there is one, is what ours has left.
+        if started(self.pid).is_some() {
+            return true;
+        }
+        let _ = rustix::process::kill_process_group(pid, Signal::KILL);
+        let _ = rustix::process::waitpid(Some(pid), WaitOptions::NOHANG);
+        rustix::process::test_kill_process_group(pid).is_err()
+    }
+
     /// Ends the process alone, at once; what it started goes on.
     pub(crate) fn kill(&self) {
         if let (true, Some(pid)) = (self.is_alive(), self.raw()) {
@@ -176,10 +193,9 @@ impl Identity {
         }
     }
 
-    /// Asks the process and its group. Call it only while the component's lock is held: the group then has a member,
-    /// and the kernel gives its number to nobody else.
+    /// Asks the process and its group, if the process runs.
     pub(crate) fn signal_group(&self, signal: Signal) {
-        if let Some(pid) = self.raw() {
+        if let (true, Some(pid)) = (self.is_alive(), self.raw()) {
             let _ = rustix::process::kill_process_group(pid, signal);
         }
     }

@@ -48,11 +48,11 @@ pub(crate) enum Verb {
     Status(Status),
     /// Show what components printed
     Logs(Logs),
-    /// Start a component, or the whole stack
+    /// Start components, or the whole stack
     Start(Named),
-    /// Stop a component, or the whole stack, until it is started again
+    /// Stop components, or the whole stack, until they are started again
     Stop(Named),
-    /// Restart a component, or the whole stack
+    /// Restart components, or the whole stack
     Restart(Named),
     /// Go back to the release that was healthy before this one
     Rollback(Rollback),
@@ -110,7 +110,8 @@ pub(crate) struct Status {
 #[derive(Debug, Args)]
 pub(crate) struct Logs {
     /// engine, gateway, edge, prometheus, alertmanager, grafana, node-exporter [default: all]
-    pub(crate) component: Option<Component>,
+    #[arg(value_name = "COMPONENT")]
+    pub(crate) components: Vec<Component>,
     /// Go on with what is printed from now on, until Ctrl-C
     #[arg(long, short)]
     pub(crate) follow: bool,
@@ -122,7 +123,8 @@ pub(crate) struct Logs {
 #[derive(Debug, Args)]
 pub(crate) struct Named {
     /// engine, gateway, edge, prometheus, alertmanager, grafana, node-exporter [default: the whole stack]
-    pub(crate) component: Option<Component>,
+    #[arg(value_name = "COMPONENT")]
+    pub(crate) components: Vec<Component>,
 }
 
 #[derive(Debug, Args)]

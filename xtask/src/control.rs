@@ -14,17 +14,18 @@ use crate::{
 pub(crate) fn run(settings: Option<&Path>, action: Action, args: &cli::Named) -> Result<Exit> {
     let mut session = Session::open(settings)?;
     let interrupt = session.interrupt.clone();
-    session.client.control(action, args.component.into_iter().collect(), &mut |event| {
+    session.client.control(action, args.components.iter().copied().collect(), &mut |event| {
         if let Event::Waiting { detail } = event {
             report::say(&format!("waiting: {detail}"));
         }
         interrupt.check()
     })?;
-    let what = args.component.map_or_else(|| "the stack".to_owned(), |component| format!("the {component}"));
+    let names: Vec<&str> = args.components.iter().map(|component| component.name()).collect();
+    let what = if names.is_empty() { "the whole stack".to_owned() } else { names.join(", ") };
     report::say(&match action {
-        Action::Start => format!("{what} runs"),
-        Action::Stop => format!("{what} is stopped; `cargo xtask start` starts it again"),
-        Action::Restart => format!("{what} was restarted"),
+        Action::Start => format!("runs: {what}"),
+        Action::Stop => format!("stopped until started again: {what}"),
+        Action::Restart => format!("restarted: {what}"),
     });
     Ok(Exit::Done)
 }

@@ -20,13 +20,13 @@ use crate::{
 pub(crate) fn run(settings: Option<&Path>, args: &cli::Logs) -> Result<Exit> {
     let mut session = Session::open(settings)?;
     let since = args.since.as_deref().map(time).transpose()?;
-    let components = args.component.into_iter().collect();
+    let components = args.components.iter().copied().collect();
     let query = LogQuery { components, since, follow: args.follow };
     let interrupt = session.interrupt.clone();
-    let named = args.component.is_some();
+    let single = args.components.len() == 1;
     let done = session.client.logs(query, &mut |event| {
         if let Event::Line { component, text } = event {
-            let line = if named { format!("{text}\n") } else { lead(component, &text) };
+            let line = if single { format!("{text}\n") } else { lead(component, &text) };
             let enough = Failure::new(Class::Interrupted, "nobody reads the output");
             report::data(&line).map_err(|_| enough)?;
         }

@@ -58,7 +58,10 @@ pub(super) fn control(
         Action::Stop if whole => desired.halted = true,
         Action::Stop => desired.stopped.extend(&named),
         Action::Start | Action::Restart => {
-            desired.halted = false;
+            if std::mem::take(&mut desired.halted) {
+                // Of a stack that was stopped as a whole, only what is named starts.
+                desired.stopped.extend(release.content.services.iter().map(|service| service.component));
+            }
             desired.stopped.retain(|component| !named.contains(component));
             for component in named.iter().filter(|component| action == Action::Restart || sick(component)) {
                 *desired.restarts.entry(*component).or_default() += 1;

@@ -51,6 +51,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 const CALM_AFTER: Duration = Duration::from_secs(60);
 /// Ended by itself so often without calm in between, it cannot stay up.
 const FAILURES_TO_BE_UNHEALTHY: u32 = 3;
+/// How long what was killed may take to be gone.
+const GONE_AFTER: Duration = Duration::from_secs(5);
 /// Between two looks at the size of the log.
 const ROTATE_EVERY: Duration = Duration::from_secs(5);
 
@@ -270,22 +272,23 @@ impl Keeper {
         if self.failures < FAILURES_TO_BE_UNHEALTHY { State::Starting } else { State::Unhealthy }
     }
 
-    /// Asks the whole group to end, and after the grace makes it. Returns when the lock is free: nothing of it is left.
+    /// Asks the whole group to end, and after the grace makes it. Returns when nothing of it is left.
     fn stop(&mut self, grace: Duration) {
         let Some(process) = self.process.take() else { return };
-        let lock = self.root.component_lock(self.component);
+        let (identity, lock) = (&process.record.identity, self.root.component_lock(self.component));
         let deadline = Instant::now() + grace;
-        let mut asked = false;
+        let (mut asked, mut ended_at) = (false, None);
         loop {
-            let ended = process.record.identity.ended().is_some();
-            // Our child may end before it has the lock, and its own children keep the lock after it has ended.
-            if ended && !process::is_locked(&lock) {
-                return;
-            }
-            if Instant::now() >= deadline {
-                process.record.identity.signal_group(Signal::KILL);
+            if identity.ended().is_some() {
+                let gone = identity.end_group() && !process::is_locked(&lock);
+                // Where nobody reaps orphans, the killed ones stay on the list; they do no harm.
+                if gone || ended_at.get_or_insert_with(Instant::now).elapsed() > GONE_AFTER {
+                    return;
+                }
+            } else if Instant::now() >= deadline {
+                identity.signal_group(Signal::KILL);
             } else if !asked {
-                process.record.identity.signal_group(Signal::TERM);
+                identity.signal_group(Signal::TERM);
                 asked = true;
             }
             thread::sleep(Duration::from_millis(5));

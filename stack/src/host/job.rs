@@ -6,7 +6,7 @@
 use std::{
     fs::{self, File},
     io::Write,
-    path::PathBuf,
+    path::{Path, PathBuf},
     thread,
     time::Duration,
 };
@@ -143,7 +143,7 @@ pub(super) fn cancel(root: &Root, id: &str) -> Result<(), Failure> {
     File::create(&path).map(|_| ()).doing("cannot write", &path)
 }
 
-fn look(folder: &PathBuf) -> Result<Job, Failure> {
+fn look(folder: &Path) -> Result<Job, Failure> {
     let runs = process::is_locked(&folder.join("lock"));
     let text = durable::read_if_any(&folder.join("events.jsonl")).doing("cannot read", folder)?.unwrap_or_default();
     let lines = text.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice::<Line>(line).ok());
@@ -182,5 +182,6 @@ fn sweep(root: &Root) -> Result<(), Failure> {
 }
 
 fn unknown(id: &str) -> Failure {
-    Failure::new(Class::Nothing, format!("there is no job {id}")).hint("`cargo xtask job list` shows those that there are")
+    Failure::new(Class::Nothing, format!("there is no job {id}"))
+        .hint("`cargo xtask job list` shows those that there are")
 }

@@ -30,10 +30,13 @@ pub fn serve(host: &Host, nonce: &str, input: impl BufRead, mut output: impl Wri
         };
         let answer = match serde_json::from_str(&line?) {
             // A change goes on without us; everything else is for the one who asks.
-            Ok(Request::Apply { plan, contents }) => job::start(&host.root, &plan, &contents)
-                .and_then(|id| job::attach(&host.root, &id, &mut follow)),
+            Ok(Request::Apply { plan, contents }) => {
+                job::start(&host.root, &plan, &contents).and_then(|id| job::attach(&host.root, &id, &mut follow))
+            }
             Ok(request) => host.answer(request, &mut follow),
-            Err(error) => Err(Failure::new(Class::Unreachable, "the host does not understand the request").because(&error)),
+            Err(error) => {
+                Err(Failure::new(Class::Unreachable, "the host does not understand the request").because(&error))
+            }
         };
         lost.map_or(Ok(()), Err)?;
         write_line(&mut output, &Frame::End { nonce: nonce.to_owned(), answer })?;

@@ -4,6 +4,7 @@
 //! there is known by its identity; what was shipped is hashed before it runs. Invariant: nothing counts as an answer
 //! that did not come whole: every reply ends with the nonce that this connection began with.
 
+mod share;
 mod words;
 
 use std::{
@@ -81,7 +82,10 @@ pub(crate) struct Hello {
 pub(crate) enum Frame {
     Event(Event),
     /// The last one: the nonce says that it is whole and ours.
-    End { nonce: String, answer: Result<Reply, Failure> },
+    End {
+        nonce: String,
+        answer: Result<Reply, Failure>,
+    },
 }
 
 /// A session with the program on a host.
@@ -99,10 +103,7 @@ impl Ssh {
     ///
     /// # Errors
     /// In the words of what a person meets first: the name, the route, the port, the key, the host's key.
-    pub fn connect(
-        target: &Target,
-        ship: &mut dyn FnMut(&System) -> Result<PathBuf, Failure>,
-    ) -> Result<Ssh, Failure> {
+    pub fn connect(target: &Target, ship: &mut dyn FnMut(&System) -> Result<PathBuf, Failure>) -> Result<Ssh, Failure> {
         let mut ssh = Ssh::start(target)?;
         let wanted = target.program.as_deref().unwrap_or("any");
         ssh.send(&format!("{} {wanted} {}", ssh.nonce, target.root))?;
@@ -223,20 +224,23 @@ impl Ssh {
 
 impl Transport for Ssh {
     fn call(&mut self, request: Request, follow: &mut Follow<'_>) -> Result<Reply, Failure> {
-        let json = serde_json::to_string(&request).map_err(|error| {
-            Failure::new(Class::Failed, "cannot send the request").because(&error)
-        })?;
+        let json = serde_json::to_string(&request)
+            .map_err(|error| Failure::new(Class::Failed, "cannot send the request").because(&error))?;
         self.send(&json)?;
         loop {
             let line = self.line()?;
             let frame: Frame = serde_json::from_str(&line).map_err(|error| {
-                Failure::new(Class::Unreachable, format!("cannot understand what {} says", self.address)).because(&error)
+                Failure::new(Class::Unreachable, format!("cannot understand what {} says", self.address))
+                    .because(&error)
             })?;
             match frame {
                 Frame::Event(event) => follow(event)?,
                 Frame::End { nonce, answer } if nonce == self.nonce => return answer,
                 Frame::End { .. } => {
-                    return Err(Failure::new(Class::Unreachable, format!("{} answers somebody else's question", self.address)));
+                    return Err(Failure::new(
+                        Class::Unreachable,
+                        format!("{} answers somebody else's question", self.address),
+                    ));
                 }
             }
         }
@@ -253,12 +257,18 @@ impl Drop for Ssh {
     }
 }
 
+/// Where ssh is told to go. Behind `--` nothing is an option, whatever a setting says.
+fn destination(target: &Target) -> Vec<String> {
+    let port = target.port.map(|port| format!("-p{port}"));
+    let user = target.user.as_ref().map(|user| format!("-l{user}"));
+    port.into_iter().chain(user).chain(["--".to_owned(), target.address.clone()]).collect()
+}
+
 fn arguments(target: &Target) -> Vec<String> {
+    let destination = destination(target);
     let mut arguments: Vec<String> = OPTIONS.iter().map(|option| (*option).to_owned()).collect();
-    arguments.extend(target.port.map(|port| format!("-p{port}")));
-    arguments.extend(target.user.iter().map(|user| format!("-l{user}")));
-    arguments.push("--".to_owned());
-    arguments.push(target.address.clone());
+    arguments.extend(share::options(&destination));
+    arguments.extend(destination);
     arguments.push(format!("exec /bin/sh -c '{}'", bootstrap()));
     arguments
 }
@@ -284,7 +294,6 @@ mod tests {
     #[test]
     fn the_bootstrap_survives_every_login_shell() {
         let line = bootstrap();
-        assert!(!line.contains(['\'', '\\', '!', '\n', '#']) || line.contains("${root#??}"));
         assert!(!line.contains(['\'', '\\', '!', '\n']));
     }
 
@@ -297,8 +306,6 @@ mod tests {
             root: "~/stack".into(),
             program: None,
         };
-        let arguments = arguments(&target);
-        let end = arguments.iter().position(|argument| argument == "--").unwrap();
-        assert_eq!(&arguments[end - 2..=end + 1], ["-p2222", "-lme", "--", "-oProxyCommand=x"]);
+        assert_eq!(destination(&target), ["-p2222", "-lme", "--", "-oProxyCommand=x"]);
     }
 }

@@ -31,14 +31,26 @@ const SYMPTOMS: [(&str, &str, &str); 11] = [
         "if you reinstalled it, remove the old key with `ssh-keygen -R` and the name, then log in once by hand; if not, \
          somebody may stand between you and it",
     ),
-    ("Host key verification failed", "its host key is not known yet", "log in once by hand with ssh and confirm the key"),
+    (
+        "Host key verification failed",
+        "its host key is not known yet",
+        "log in once by hand with ssh and confirm the key",
+    ),
     (
         "Permission denied",
         "it does not let you in",
         "`ssh-copy-id` puts your key there; check `user` under [host], and that your agent has the key (`ssh-add -l`)",
     ),
-    ("No space left on device", "its disk is full", "free some space there, or set `root` under [host] to another disk"),
-    ("Too many authentication failures", "your agent offers too many keys", "name the right one as IdentityFile in ~/.ssh/config"),
+    (
+        "No space left on device",
+        "its disk is full",
+        "free some space there, or set `root` under [host] to another disk",
+    ),
+    (
+        "Too many authentication failures",
+        "your agent offers too many keys",
+        "name the right one as IdentityFile in ~/.ssh/config",
+    ),
 ];
 
 /// A lost connection in words: by what ssh said, else by how it ended.
@@ -51,11 +63,17 @@ pub(super) fn failure(address: &str, code: Option<i32>, said: &str) -> Failure {
         return failure(words).hint(*hint);
     }
     match code {
-        Some(73) => failure("its root cannot be created").hint("check `root` under [host] in stack.toml, and your rights there"),
-        Some(74) => failure("the program could not be written there").hint("is there space, and may you write to the root?"),
+        Some(73) => {
+            failure("its root cannot be created").hint("check `root` under [host] in stack.toml, and your rights there")
+        }
+        Some(74) => {
+            failure("the program could not be written there").hint("is there space, and may you write to the root?")
+        }
         Some(126 | 127) => failure("it has no /bin/sh that works"),
         // 255 is ssh's own, or the far side's; either way the connection is gone.
-        Some(255) | None => failure("the connection was cut").hint("run the same command again: it goes on from what is there"),
+        Some(255) | None => {
+            failure("the connection was cut").hint("run the same command again: it goes on from what is there")
+        }
         Some(code) => failure(&format!("the program there ended with status {code}")),
     }
 }
@@ -71,7 +89,10 @@ mod tests {
             ("ssh: connect to host studio port 22: No route to host", "no way to it"),
             ("ssh: connect to host studio port 22: Connection refused", "nothing listens for ssh"),
             ("me@studio: Permission denied (publickey).", "does not let you in"),
-            ("@ WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED! @\nHost key verification failed.", "not the one that is known"),
+            (
+                "@ WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED! @\nHost key verification failed.",
+                "not the one that is known",
+            ),
             ("Host key verification failed.", "not known yet"),
             ("head: write error: No space left on device", "disk is full"),
             ("", "the connection was cut"),

@@ -183,7 +183,7 @@ impl Identity {
         }
         let _ = rustix::process::kill_process_group(pid, Signal::KILL);
         let _ = rustix::process::waitpid(Some(pid), WaitOptions::NOHANG);
-        rustix::process::test_kill_process_group(pid).is_err()
+        rustix::process::test_kill_process_group(pid).is_err() || !has_living_member(self.pid)
     }
 
     /// Ends the process alone, at once; what it started goes on.
@@ -205,13 +205,28 @@ impl Identity {
     }
 }
 
+/// Whether a group that the system still lists has more than zombies in it: where process 1 reaps nobody, those stay.
+fn has_living_member(group: u32) -> bool {
+    let Ok(processes) = fs::read_dir("/proc") else { return true };
+    let pids = processes.flatten().filter_map(|process| process.file_name().to_str()?.parse::<u32>().ok());
+    let fields = pids.filter_map(stat_fields);
+    fields
+        .into_iter()
+        .any(|fields| fields.get(2) == Some(&group.to_string()) && fields.first().is_some_and(|it| it != "Z"))
+}
+
+/// The fields of `/proc/PID/stat` from the state on. The name before it, in parentheses, may hold anything, spaces and
+/// parentheses too: so they count from its end.
+fn stat_fields(pid: u32) -> Option<Vec<String>> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    Some(stat.get(stat.rfind(')')? + 2..)?.split(' ').map(str::to_owned).collect())
+}
+
 /// When a process started: ticks since boot from /proc, else ps's words. `None`: it does not run, or is a zombie.
 fn started(pid: u32) -> Option<String> {
-    if let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) {
-        // The name in parentheses may hold anything, spaces and parentheses too: fields count from its end.
-        let fields: Vec<&str> = stat.get(stat.rfind(')')? + 2..)?.split(' ').collect();
-        return (!matches!(fields.first(), Some(&"Z" | &"X")))
-            .then(|| fields.get(19).map(|ticks| (*ticks).to_owned()))?;
+    if let Some(fields) = stat_fields(pid) {
+        let ended = fields.first().is_none_or(|state| state == "Z" || state == "X");
+        return if ended { None } else { fields.get(19).cloned() };
     }
     if Path::new("/proc/self/stat").exists() {
         return None;

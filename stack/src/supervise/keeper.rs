@@ -136,7 +136,7 @@ impl Keeper {
         }
     }
 
-    /// Finds the process that a former supervisor left.
+    /// Finds the process that a former supervisor left. If it has ended since, what it has left itself is ended too.
     fn adopt(&mut self) {
         let path = self.root.component_record(self.component);
         // A process that has the lock and no record yet is between the two: it takes a moment.
@@ -145,10 +145,14 @@ impl Keeper {
                 return;
             }
             let record: Option<Record> = fs::read(&path).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok());
-            if let Some(record) = record.filter(|record| record.identity.is_alive()) {
-                ::log::info!("{}: adopted pid {}", self.component, record.identity.pid);
-                self.process = Some(Process::new(record));
-                return;
+            match record {
+                Some(record) if record.identity.is_alive() => {
+                    ::log::info!("{}: adopted pid {}", self.component, record.identity.pid);
+                    self.process = Some(Process::new(record));
+                    return;
+                }
+                Some(record) => drop(record.identity.end_group()),
+                None => {}
             }
             thread::sleep(Duration::from_millis(10));
         }

@@ -49,6 +49,13 @@ impl Root {
         self.0.join("current")
     }
 
+    /// What the user wrote for the current release, or `None` where nothing is deployed.
+    pub fn source(&self) -> Option<PathBuf> {
+        // Resolved now, so that it stays whole while a deploy switches releases.
+        let release = self.current().canonicalize().ok()?;
+        Some(release.join("source"))
+    }
+
     pub(crate) fn state(&self) -> PathBuf {
         self.0.join("state")
     }

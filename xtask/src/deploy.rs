@@ -36,8 +36,7 @@ pub(crate) fn run(settings: Option<&Path>, args: &cli::Deploy) -> Result<Exit> {
     let mut deploy = Run::open(settings, Need::This, args.json)?;
     let wanted = Wanted {
         settings: deploy.session.settings.clone(),
-        from_file: deploy.session.file.is_some(),
-        additions: stack::addition::read(&deploy.session.folder)?,
+        source: deploy.session.source()?,
         program: PROGRAM_ID.to_owned(),
     };
     for round in 0..ROUNDS {

@@ -1,7 +1,7 @@
 //! What every verb begins with: the settings, and a line to the host.
 
 use std::{
-    env,
+    env, fs,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -12,10 +12,12 @@ use std::{
 use anyhow::{Context, Result};
 use signal_hook::{consts::SIGINT, flag};
 use stack::{
+    addition,
     component::Runtime,
     failure::{Class, Failure},
     host::Host,
     layout::Root,
+    release::Contents,
     settings::{RuntimeChoice, Settings},
     ssh::{self, Ssh},
     transport::{Client, Transport},
@@ -52,6 +54,12 @@ impl Session {
         Ok(Session { settings, file, folder, client: Client(transport), interrupt: Interrupt::listen()? })
     }
 
+    /// What the user wrote, to go into the release.
+    pub(crate) fn source(&self) -> Result<Contents> {
+        let read = |file: &PathBuf| fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()));
+        Ok(addition::read(&self.folder, self.file.as_ref().map(read).transpose()?)?)
+    }
+
     /// How the host is called in what we say.
     pub(crate) fn host(&self) -> &str {
         &self.settings.host.address
@@ -70,8 +78,9 @@ pub(crate) enum Need {
 /// This machine in process, another one over ssh.
 fn transport(settings: &Settings, folder: &Path, need: Need) -> Result<Box<dyn Transport>> {
     let host = &settings.host;
-    if host.address == "localhost" {
-        let root = Root::new(local_root(settings, folder)?);
+    let here = deployed_here();
+    if here.is_some() || host.address == "localhost" {
+        let root = here.map_or_else(|| local_root(settings, folder).map(Root::new), Ok)?;
         let program = env::current_exe().context("cannot find this program's own file")?;
         return Ok(Box::new(Host { root, program, program_id: PROGRAM_ID.to_owned() }));
     }
@@ -106,6 +115,14 @@ impl Interrupt {
     }
 }
 
+/// The stack that this program was deployed to, if it runs from there: then that one is meant, with the settings of its
+/// release, from wherever it is called. So cron, a login and a shim do what the laptop does.
+fn deployed_here() -> Option<Root> {
+    let program = env::current_exe().ok()?;
+    let root = Root::new(program.parent()?.parent()?.to_owned());
+    (root.program() == program && root.source().is_some()).then_some(root)
+}
+
 /// The folder that counts as the user's, and the settings file if there is one.
 pub(crate) fn find_settings(named: Option<&Path>) -> Result<(PathBuf, Option<PathBuf>)> {
     if let Some(file) = named {
@@ -113,7 +130,10 @@ pub(crate) fn find_settings(named: Option<&Path>) -> Result<(PathBuf, Option<Pat
         let folder = file.parent().unwrap_or(&file).to_owned();
         return Ok((folder, Some(file)));
     }
-    let folder = workspace()?;
+    let folder = match deployed_here().and_then(|root| root.source()) {
+        Some(source) => source,
+        None => workspace()?,
+    };
     let file = folder.join("stack.toml");
     let exists = file.try_exists().with_context(|| format!("cannot look for {}", file.display()))?;
     Ok((folder, exists.then_some(file)))

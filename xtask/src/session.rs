@@ -1,7 +1,7 @@
 //! What every verb begins with: the settings, and a line to the host.
 
 use std::{
-    env, fs,
+    env, fs, io,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -18,7 +18,7 @@ use stack::{
     host::Host,
     layout::Root,
     release::Contents,
-    settings::{RuntimeChoice, Settings},
+    settings::{LoadError, RuntimeChoice, Settings},
     ssh::{self, Ssh},
     transport::{Client, Transport},
 };
@@ -47,7 +47,7 @@ impl Session {
     pub(crate) fn open(named: Option<&Path>, need: Need) -> Result<Session> {
         let (folder, file) = find_settings(named)?;
         let settings = match &file {
-            Some(file) => Settings::load(file)?,
+            Some(file) => Settings::load(file).map_err(with_hint)?,
             None => Settings::sandbox(),
         };
         let transport = transport(&settings, &folder, need)?;
@@ -92,6 +92,21 @@ fn transport(settings: &Settings, folder: &Path, need: Need) -> Result<Box<dyn T
         program: (need == Need::This).then(|| PROGRAM_ID.to_owned()),
     };
     Ok(Box::new(Ssh::connect(&target, &mut program::build)?))
+}
+
+/// A file that is not there can be written.
+fn with_hint(error: LoadError) -> anyhow::Error {
+    match &error {
+        LoadError::Unreadable { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+            Failure::new(Class::Settings, error.to_string())
+                .because(source)
+                .hint(
+                    "`cargo xtask init` writes one; without --settings and a stack.toml the embedded sandbox is meant",
+                )
+                .into()
+        }
+        _ => error.into(),
+    }
 }
 
 /// The first Ctrl-C asks a job to stop where it can; the second ends the process on the spot.

@@ -45,10 +45,12 @@ fn deploys_until_struck() {
     let settings = Settings::load(Path::new("stack.toml")).unwrap();
     let text = |key: &str| order[key].as_str().unwrap().to_owned();
     let root = Root::new(settings.host.root.clone().unwrap());
-    let mut client = Client(Host { root, program: PathBuf::from(text("program")), program_id: text("program_id") });
-    let additions = stack::addition::read(&env::current_dir().unwrap()).unwrap();
+    let mut client =
+        Client(Box::new(Host { root, program: PathBuf::from(text("program")), program_id: text("program_id") }));
+    let written = fs::read_to_string("stack.toml").unwrap();
+    let source = stack::addition::read(&env::current_dir().unwrap(), Some(written)).unwrap();
     let observed = client.observe(question(&settings)).unwrap();
-    let wanted = Wanted { settings, from_file: true, additions, program: text("program_id") };
+    let wanted = Wanted { settings, source, program: text("program_id") };
     let (plan, contents) = plan(&wanted, &observed).unwrap();
     let die = || kill_process(getpid(), Signal::KILL).map_err(|error| Failure::new(Class::Failed, error.to_string()));
     let outcome = client.apply(plan, contents, &mut |event| {

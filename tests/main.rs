@@ -14,5 +14,6 @@ mod logs;
 mod port;
 mod readme;
 mod release;
+mod ssh;
 mod stage;
 mod supervisor;

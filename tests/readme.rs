@@ -47,9 +47,11 @@ fn as_in_readme(stage: &Stage, said: &str) -> String {
 
 /// Without what is another time another: content hashes and durations.
 fn still(text: &str) -> String {
-    let lines = text.trim_end().lines().map(|line| match line.strip_prefix("done in ") {
-        Some(_) => "done in a moment".to_owned(),
-        None => line.split_inclusive([' ', '/', ':']).map(still_word).collect(),
+    let lines = text.trim_end().lines().map(|line| match line {
+        _ if line.starts_with("done in ") => "done in a moment".to_owned(),
+        // Without a stack.toml there is one file less.
+        _ if line.contains("stage release") => "stage a release".to_owned(),
+        _ => line.split_inclusive([' ', '/', ':']).map(still_word).collect(),
     });
     lines.map(|line: String| line.trim_end().to_owned() + "\n").collect()
 }

@@ -378,6 +378,11 @@ impl Stage {
         Job::start(line.to_owned(), self.command(&self.program).args(line.split_whitespace()))
     }
 
+    /// Starts another program in this stage.
+    pub(crate) fn start_program(&self, program: &Path, line: &str) -> Job {
+        Job::start(program.display().to_string(), self.command(program).args(line.split_whitespace()))
+    }
+
     /// Runs the binary with these words.
     pub(crate) fn run(&self, line: &str) -> Ran {
         self.start(line).finish()

@@ -1,5 +1,6 @@
-//! Names the program by what it is made from: sources, lock file, compiler, target, profile.
+//! Names the program by what it is made from: sources, lock file, compiler.
 //!
+//! Not by its target: on every host the program of these sources has this name, so that a client knows what to ask for.
 //! Never by its bytes: the same sources built in two folders give two binaries, and a second laptop would never see a
 //! host that is as declared. SipHash is plenty: this tells a handful of builds apart and proves nothing to anyone.
 
@@ -29,12 +30,10 @@ fn main() -> io::Result<()> {
             fs::read(&file)?.hash(&mut hasher);
         }
     }
-    for variable in ["TARGET", "PROFILE", "OPT_LEVEL"] {
-        env::var(variable).unwrap_or_default().hash(&mut hasher);
-    }
     #[expect(clippy::disallowed_methods, reason = "a build script has nobody else to run the compiler")]
     let compiler = Command::new(env::var_os("RUSTC").unwrap_or_default()).arg("-vV").output()?;
-    compiler.stdout.hash(&mut hasher);
+    let version = String::from_utf8_lossy(&compiler.stdout);
+    version.lines().filter(|line| !line.starts_with("host: ")).for_each(|line| line.hash(&mut hasher));
     println!("cargo::rustc-env=STACK_PROGRAM_ID={:016x}", hasher.finish());
     Ok(())
 }

@@ -1,6 +1,8 @@
-//! What a user adds beside `stack.toml`, under `local/`: rules, dashboards, nginx snippets.
+//! What a user declares beside `Cargo.toml`: `stack.toml`, and under `local/` rules, dashboards, nginx snippets.
 //!
-//! Invariant: an addition is deployed like our own files are, or it is refused by name; it is never left out silently.
+//! All of it goes into the release as it was written, under `source/`, so that a host can do by itself what was last
+//! asked of it. Invariant: an addition is deployed like our own files are, or it is refused by name; it is never left out
+//! silently.
 
 use std::{
     collections::BTreeMap,
@@ -13,32 +15,45 @@ use crate::{
     release::Contents,
 };
 
-/// Where each kind of addition stands below `local/`, how its files end, and where a release puts them.
+/// Where each kind of addition stands, how its files end, and where in a release its component reads them.
 const KINDS: [(&str, &str, &str); 3] = [
-    ("rules", "yml", "prometheus/local"),
-    ("dashboards", "json", "grafana/dashboards/local"),
-    ("nginx", "conf", "nginx/local"),
+    ("local/rules/", "yml", "prometheus/local/"),
+    ("local/dashboards/", "json", "grafana/dashboards/local/"),
+    ("local/nginx/", "conf", "nginx/local/"),
 ];
 
-/// Reads `local/` in `folder` as files of a release. No such folder means no additions.
+/// Reads what stands in `folder`, by path below it. `settings` is the text of `stack.toml`, if there is one.
 ///
 /// # Errors
 /// Names the file and what is wrong with it: unreadable, not UTF-8, of another kind, a dashboard that Grafana's file
 /// provider would refuse.
-pub fn read(folder: &Path) -> Result<Contents, Failure> {
-    let local = folder.join("local");
-    let mut contents = Contents::new();
-    for (kind, ending, place) in KINDS {
-        for file in files_in(&local.join(kind))? {
+pub fn read(folder: &Path, settings: Option<String>) -> Result<Contents, Failure> {
+    let mut source: Contents = settings.into_iter().map(|text| ("stack.toml".to_owned(), text)).collect();
+    for (kind, ending, _) in KINDS {
+        for file in files_in(&folder.join(kind))? {
             let name = name_of(&file, ending)?;
             let text = fs::read_to_string(&file).doing("cannot read", &file)?;
-            if kind == "dashboards" {
+            if ending == "json" {
                 check_dashboard(&text).map_err(|reason| refused(&file, &reason))?;
             }
-            contents.insert(format!("{place}/{name}"), text);
+            source.insert(format!("{kind}{name}"), text);
         }
     }
-    Ok(contents)
+    Ok(source)
+}
+
+/// What a release has of a source: each addition where its component reads it, and everything as it was written.
+pub(crate) fn place(source: &Contents) -> Contents {
+    let mut placed = Contents::new();
+    for (path, text) in source {
+        placed.insert(format!("source/{path}"), text.clone());
+        for (kind, _, place) in KINDS {
+            if let Some(name) = path.strip_prefix(kind) {
+                placed.insert(format!("{place}{name}"), text.clone());
+            }
+        }
+    }
+    placed
 }
 
 fn files_in(folder: &Path) -> Result<Vec<PathBuf>, Failure> {
@@ -103,11 +118,19 @@ mod tests {
             ("nginx/mine.conf", "# nothing\n"),
             ("rules/.mine.yml.swp", "an editor's"),
         ]);
-        let contents = read(folder.path()).unwrap();
+        let contents = place(&read(folder.path(), Some("# mine\n".into())).unwrap());
         let places: Vec<&str> = contents.keys().map(String::as_str).collect();
         assert_eq!(
             places,
-            ["grafana/dashboards/local/mine.json", "nginx/local/mine.conf", "prometheus/local/mine.yml"]
+            [
+                "grafana/dashboards/local/mine.json",
+                "nginx/local/mine.conf",
+                "prometheus/local/mine.yml",
+                "source/local/dashboards/mine.json",
+                "source/local/nginx/mine.conf",
+                "source/local/rules/mine.yml",
+                "source/stack.toml",
+            ]
         );
     }
 
@@ -120,7 +143,7 @@ mod tests {
             ("dashboards/a.json", r#"{"title":""}"#, "has no \"title\""),
         ] {
             let folder = local(&[(name, text)]);
-            let failure = read(folder.path()).unwrap_err();
+            let failure = read(folder.path(), None).unwrap_err();
             assert_eq!(failure.class, Class::Settings);
             assert!(failure.message.ends_with(name), "{}", failure.message);
             assert!(failure.causes[0].contains(reason), "{:?}", failure.causes);

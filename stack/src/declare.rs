@@ -12,6 +12,7 @@ use std::{
 use serde_json::json;
 
 use crate::{
+    addition,
     component::{Component, Runtime},
     failure::{Class, Failure},
     layout::Root,
@@ -31,10 +32,9 @@ const PROGRAMS: [&[&str]; 3] = [&["prometheus"], &["promtool"], &["node_exporter
 pub struct Wanted {
     /// The checked settings.
     pub settings: Settings,
-    /// Whether they came from a file; without one the embedded sandbox is meant.
-    pub from_file: bool,
-    /// The user's own files, by path in the release; see [`crate::addition::read`].
-    pub additions: Contents,
+    /// What the user wrote: `stack.toml`, and what stands in `local/`; see [`addition::read`]. Without a `stack.toml` the
+    /// embedded sandbox is meant.
+    pub source: Contents,
     /// Identity of our program.
     pub program: String,
 }
@@ -66,7 +66,7 @@ pub(crate) fn declare(wanted: &Wanted, observed: &Observed) -> Result<Declared, 
     let ports = choose_ports(&wanted.settings, observed, &mut notes);
     let host = Host { settings: &wanted.settings, observed, root: Root::new(observed.root.clone()), ports: &ports };
     let (services, absent) = host.services();
-    let mut contents = wanted.additions.clone();
+    let mut contents = addition::place(&wanted.source);
     contents.extend(prometheus_files(&wanted.settings, &services));
     let files = contents.iter().map(|(path, text)| (path.clone(), sha256_hex(text.as_bytes()))).collect();
     let content = Content { runtime, program: wanted.program.clone(), services, absent, ports, files };
@@ -75,7 +75,7 @@ pub(crate) fn declare(wanted: &Wanted, observed: &Observed) -> Result<Declared, 
 
 fn runtime(wanted: &Wanted, observed: &Observed) -> Result<Runtime, Failure> {
     let (picked, why) = match wanted.settings.engine.runtime {
-        _ if !wanted.from_file => (Runtime::Sandbox, "there is no stack.toml".to_owned()),
+        _ if !wanted.source.contains_key("stack.toml") => (Runtime::Sandbox, "there is no stack.toml".to_owned()),
         RuntimeChoice::Fixed(runtime) => (runtime, "stack.toml asks for it".to_owned()),
         RuntimeChoice::Auto if observed.system == "Darwin" => (Runtime::Native, "the host is a Mac".to_owned()),
         RuntimeChoice::Auto => (Runtime::Docker, format!("the host runs {}", observed.system)),

@@ -49,6 +49,13 @@ impl Root {
         self.0.join("current")
     }
 
+    /// What the user wrote for the current release, or `None` where nothing is deployed.
+    pub fn source(&self) -> Option<PathBuf> {
+        // Resolved now, so that it stays whole while a deploy switches releases.
+        let release = self.current().canonicalize().ok()?;
+        Some(release.join("source"))
+    }
+
     pub(crate) fn state(&self) -> PathBuf {
         self.0.join("state")
     }
@@ -110,6 +117,15 @@ impl Root {
     /// What outlives every release: models, samples.
     pub fn data(&self) -> PathBuf {
         self.0.join("data")
+    }
+
+    pub(crate) fn jobs(&self) -> PathBuf {
+        self.state().join("jobs")
+    }
+
+    /// Everything about one job.
+    pub(crate) fn job(&self, id: &str) -> PathBuf {
+        self.jobs().join(id)
     }
 
     /// The folders that must exist before anything else.

@@ -16,5 +16,6 @@ pub mod process;
 pub mod protocol;
 pub mod release;
 pub mod settings;
+pub mod ssh;
 pub mod supervise;
 pub mod transport;

@@ -16,6 +16,9 @@ use crate::{
     release::{Contents, ReleaseId},
 };
 
+/// Grows when a client and a host of before and after could misunderstand each other.
+pub(crate) const PROTOCOL: u32 = 1;
+
 /// What a client asks of a host.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(tag = "request", rename_all = "snake_case")]
@@ -38,6 +41,18 @@ pub enum Request {
     },
     /// Send what components printed. Lines come as events; answered by [`Reply::Done`].
     Logs(LogQuery),
+    /// Which jobs does the host remember? Answered by [`Reply::Jobs`].
+    Jobs,
+    /// Tell what a job did and does. Answered as the job's own request.
+    Attach {
+        /// Its name.
+        job: String,
+    },
+    /// Ask a job to stop and put back what it changed. Answered by [`Reply::Done`].
+    Cancel {
+        /// Its name.
+        job: String,
+    },
     /// Stop everything and remove what a deploy brought. Answered by [`Reply::Done`].
     Uninstall {
         /// The data too: models, samples.
@@ -72,6 +87,11 @@ pub struct LogQuery {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
+    /// What follows is done by this job, with or without us.
+    Job {
+        /// Its name.
+        id: String,
+    },
     /// A step of a plan begins.
     Begin {
         /// From 1.
@@ -109,14 +129,41 @@ pub enum Event {
 
 /// What a request is answered with.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(tag = "reply", rename_all = "snake_case")]
+#[serde(rename_all = "snake_case")]
 pub enum Reply {
     /// To [`Request::Observe`].
     Observed(Box<Observed>),
     /// To [`Request::Apply`].
     Applied(Outcome),
+    /// To [`Request::Jobs`].
+    Jobs(Vec<Job>),
     /// To everything that has nothing to tell.
     Done,
+}
+
+/// A job that a host remembers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Job {
+    /// Its name, which begins with the time at which it began, in UTC.
+    pub id: String,
+    /// How it is.
+    pub state: JobState,
+    /// The step that it is at, or why it failed.
+    pub detail: Option<String>,
+}
+
+/// How a job is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum JobState {
+    /// Its process runs.
+    Running,
+    /// It ended well.
+    Done,
+    /// It ended, and put back what it changed if it could.
+    Failed,
+    /// Its process is gone without a word.
+    Killed,
 }
 
 /// How an apply ended, once it had begun.

@@ -8,7 +8,7 @@ use crate::{
     host::{Follow, Host},
     observed::{Observed, Question},
     plan::Plan,
-    protocol::{Action, LogQuery, Outcome, Reply, Request},
+    protocol::{Action, Job, LogQuery, Outcome, Reply, Request},
     release::Contents,
 };
 
@@ -29,9 +29,9 @@ impl Transport for Host {
 }
 
 /// A host as its client sees it: one method a request.
-pub struct Client<T>(pub T);
+pub struct Client(pub Box<dyn Transport>);
 
-impl<T: Transport> Client<T> {
+impl Client {
     /// What is the host, and what has it?
     ///
     /// # Errors
@@ -73,6 +73,36 @@ impl<T: Transport> Client<T> {
     /// There are no such logs, or `follow` had enough.
     pub fn logs(&mut self, query: LogQuery, follow: &mut Follow<'_>) -> Result<(), Failure> {
         self.done(Request::Logs(query), follow)
+    }
+
+    /// The jobs that the host remembers, the newest last.
+    ///
+    /// # Errors
+    /// The host cannot be reached, or its files cannot be read.
+    pub fn jobs(&mut self) -> Result<Vec<Job>, Failure> {
+        match self.0.call(Request::Jobs, &mut |_| Ok(()))? {
+            Reply::Jobs(jobs) => Ok(jobs),
+            reply => Err(mismatch(&reply)),
+        }
+    }
+
+    /// Tells what a job did and does, until it ends.
+    ///
+    /// # Errors
+    /// There is no such job, it was killed, or it did not begin.
+    pub fn attach(&mut self, job: String, follow: &mut Follow<'_>) -> Result<Outcome, Failure> {
+        match self.0.call(Request::Attach { job }, follow)? {
+            Reply::Applied(outcome) => Ok(outcome),
+            reply => Err(mismatch(&reply)),
+        }
+    }
+
+    /// Asks a job to stop and to put back what it changed.
+    ///
+    /// # Errors
+    /// There is no such job, or it has ended.
+    pub fn cancel(&mut self, job: String) -> Result<(), Failure> {
+        self.done(Request::Cancel { job }, &mut |_| Ok(()))
     }
 
     /// Stops everything and removes what a deploy brought, and with `data` models and samples too.

@@ -17,7 +17,7 @@ use stack::{
 };
 
 fn wanted() -> Wanted {
-    Wanted { settings: Settings::sandbox(), from_file: false, additions: Contents::new(), program: "program-1".into() }
+    Wanted { settings: Settings::sandbox(), source: Contents::new(), program: "program-1".into() }
 }
 
 /// A Linux machine with Prometheus' programs and nothing of ours.
@@ -101,7 +101,7 @@ fn number(plan: &Plan, observed: &Observed) -> String {
 }
 
 fn one_more_rule(mut wanted: Wanted) -> Wanted {
-    wanted.additions.insert("prometheus/local/mine.yml".into(), "groups: []\n".into());
+    wanted.source.insert("local/rules/mine.yml".into(), "groups: []\n".into());
     wanted
 }
 
@@ -129,7 +129,7 @@ fn a_host_as_declared_gets_nothing() {
 #[test]
 fn a_changed_file_reloads_the_one_that_reads_it() {
     insta::assert_snapshot!(words(&one_more_rule(wanted()), &deployed()), @r"
-    1. stage release R1: 5 files, 706 bytes
+    1. stage release R1: 6 files, 717 bytes
     2. check prometheus: /usr/bin/promtool check config /home/me/.sandbox/releases/R1/prometheus/prometheus.yml
     3. switch from release R0 to R1
     4. reload prometheus (its files changed)
@@ -312,7 +312,8 @@ fn refuses_a_runtime_that_it_cannot_bring_up() {
         (RuntimeChoice::Auto, "Darwin", "native"),
         (RuntimeChoice::Fixed(Runtime::Docker), "Darwin", "docker"),
     ] {
-        let mut wanted = Wanted { from_file: true, ..wanted() };
+        let mut wanted = wanted();
+        wanted.source.insert("stack.toml".into(), String::new());
         wanted.settings.engine.runtime = choice;
         let failure = plan(&wanted, &Observed { system: system.into(), ..bare() }).unwrap_err();
         assert_eq!(failure.class, Class::Settings);

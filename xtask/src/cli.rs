@@ -60,6 +60,9 @@ pub(crate) enum Verb {
     Verify(Verify),
     /// Stop the stack and remove it from the host; data stays unless asked
     Uninstall(Uninstall),
+    /// Follow, list or cancel long work on the host
+    #[command(subcommand)]
+    Job(Job),
     /// Print a completion script for a shell
     Completions(Completions),
     /// What runs on the host: not for people
@@ -161,6 +164,29 @@ pub(crate) struct Completions {
     pub(crate) shell: clap_complete::Shell,
 }
 
+#[derive(Debug, Subcommand)]
+pub(crate) enum Job {
+    /// Show the jobs that the host remembers
+    List {
+        /// [{"id","state":"running|done|failed|killed","detail"?}]
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show what a job did and does, until it ends
+    Attach {
+        /// As `job list` shows it
+        id: String,
+        /// As deploy does
+        #[arg(long)]
+        json: bool,
+    },
+    /// Ask a job to stop and put back what it changed
+    Cancel {
+        /// As `job list` shows it
+        id: String,
+    },
+}
+
 /// These arguments are written by `stack`, never by people.
 #[derive(Debug, Subcommand)]
 pub(crate) enum HostVerb {
@@ -170,6 +196,19 @@ pub(crate) enum HostVerb {
         root: PathBuf,
         #[arg(long)]
         expected: Option<String>,
+    },
+    /// Answer a client over a connection
+    Serve {
+        #[arg(long)]
+        root: PathBuf,
+        #[arg(long)]
+        nonce: String,
+    },
+    /// Carry out a job
+    Job {
+        id: String,
+        #[arg(long)]
+        root: PathBuf,
     },
     /// Become a component
     Run {
@@ -229,7 +268,9 @@ fn runtime(name: &str) -> Result<Runtime, String> {
 
 /// The whole command line, with the exit codes in every help.
 pub(crate) fn command() -> clap::Command {
-    Cli::command().after_help(EXIT_CODES).mut_subcommands(|verb| verb.after_help(EXIT_CODES))
+    Cli::command()
+        .after_help(EXIT_CODES)
+        .mut_subcommands(|verb| verb.after_help(EXIT_CODES).mut_subcommands(|verb| verb.after_help(EXIT_CODES)))
 }
 
 /// Parses this process's arguments. Ends the process with help or a usage error.

@@ -8,11 +8,11 @@ use stack::protocol::{Action, Event};
 use crate::{
     cli,
     report::{self, Exit},
-    session::Session,
+    session::{Need, Session},
 };
 
 pub(crate) fn run(settings: Option<&Path>, action: Action, args: &cli::Named) -> Result<Exit> {
-    let mut session = Session::open(settings)?;
+    let mut session = Session::open(settings, Need::Any)?;
     let interrupt = session.interrupt.clone();
     session.client.control(action, args.components.iter().copied().collect(), &mut |event| {
         if let Event::Waiting { detail } = event {

@@ -13,16 +13,18 @@ use stack::{
     component::Component,
     declare::{Wanted, question},
     failure::{Class, Failure},
+    host::Follow,
     observed::{Observed, Question},
     plan::{Plan, Step, plan, plan_rollback},
     protocol::{Event, Outcome},
     release::{Contents, ReleaseId},
+    transport::Client,
 };
 
 use crate::{
     cli, diff,
     report::{self, Exit},
-    session::{PROGRAM_ID, Session},
+    session::{Need, PROGRAM_ID, Session},
     status,
 };
 
@@ -31,11 +33,10 @@ const ROUNDS: usize = 4;
 
 /// Brings the host to what is declared: looks, plans and applies until a look finds nothing to do.
 pub(crate) fn run(settings: Option<&Path>, args: &cli::Deploy) -> Result<Exit> {
-    let mut deploy = Run::open(settings, args.json)?;
+    let mut deploy = Run::open(settings, Need::This, args.json)?;
     let wanted = Wanted {
         settings: deploy.session.settings.clone(),
-        from_file: deploy.session.file.is_some(),
-        additions: stack::addition::read(&deploy.session.folder)?,
+        source: deploy.session.source()?,
         program: PROGRAM_ID.to_owned(),
     };
     for round in 0..ROUNDS {
@@ -70,7 +71,7 @@ pub(crate) fn run(settings: Option<&Path>, args: &cli::Deploy) -> Result<Exit> {
 
 /// Goes back to the release that was healthy before.
 pub(crate) fn roll_back(settings: Option<&Path>, args: &cli::Rollback) -> Result<Exit> {
-    let mut rollback = Run::open(settings, args.json)?;
+    let mut rollback = Run::open(settings, Need::This, args.json)?;
     let plan = plan_rollback(&rollback.observe(false)?)?;
     let release = plan.release.id.clone();
     rollback.say(&format!("back to release {release} on {}", rollback.session.host()));
@@ -80,6 +81,20 @@ pub(crate) fn roll_back(settings: Option<&Path>, args: &cli::Rollback) -> Result
             rollback.conclude(&release, &observed)
         }
         outcome => rollback.lament(&release, outcome),
+    }
+}
+
+/// Follows a deploy or rollback that goes on as a job.
+pub(crate) fn attach(settings: Option<&Path>, id: String, json: bool) -> Result<Exit> {
+    let mut run = Run::open(settings, Need::Any, json)?;
+    let outcome = run.follow(|client, follow| client.attach(id, follow));
+    let observed = Run::open(settings, Need::Any, json)?.observe(false)?;
+    let Some(release) = observed.current.clone() else {
+        return Err(Failure::new(Class::Nothing, "nothing is deployed").into());
+    };
+    match outcome {
+        Ok(Outcome::Done) => run.conclude(&release, &observed),
+        outcome => run.lament(&release, outcome),
     }
 }
 
@@ -115,12 +130,14 @@ struct Run {
     json: bool,
     begun: Instant,
     changed: usize,
+    /// The job that does it, where it goes on without us.
+    job: Option<String>,
 }
 
 impl Run {
-    fn open(settings: Option<&Path>, json: bool) -> Result<Run> {
+    fn open(settings: Option<&Path>, need: Need, json: bool) -> Result<Run> {
         let begun = Instant::now();
-        Ok(Run { session: Session::open(settings)?, json, begun, changed: 0 })
+        Ok(Run { session: Session::open(settings, need)?, json, begun, changed: 0, job: None })
     }
 
     fn observe(&mut self, contents: bool) -> Result<Observed> {
@@ -144,11 +161,21 @@ impl Run {
 
     fn carry_out(&mut self, plan: Plan, contents: Contents) -> Result<Outcome, Failure> {
         plan.notes.iter().for_each(|note| self.say(&format!("note: {note}")));
+        self.follow(|client, follow| client.apply(plan, contents, follow))
+    }
+
+    /// Has the host do something, and tells what happens.
+    fn follow(
+        &mut self,
+        act: impl FnOnce(&mut Client, &mut Follow<'_>) -> Result<Outcome, Failure>,
+    ) -> Result<Outcome, Failure> {
         let (json, interrupt) = (self.json, self.session.interrupt.clone());
-        let (changed, mut said) = (&mut self.changed, None);
-        self.session.client.apply(plan, contents, &mut |event| {
-            if let Event::Begin { step, .. } = &event {
-                *changed += usize::from(step.changes());
+        let (changed, job, mut said) = (&mut self.changed, &mut self.job, None);
+        act(&mut self.session.client, &mut |event| {
+            match &event {
+                Event::Begin { step, .. } => *changed += usize::from(step.changes()),
+                Event::Job { id } => *job = Some(id.clone()),
+                _ => {}
             }
             // What is waited for is told again and again; once is enough to hear.
             if said.as_ref() != Some(&event) {
@@ -189,6 +216,11 @@ impl Run {
                 report::failure(&rollback);
                 Ok(Exit::RollbackFailed)
             }
+            Err(failure) if failure.class == Class::Interrupted && self.job.is_some() => {
+                let (host, job) = (self.session.host(), self.job.as_deref().unwrap_or_default());
+                report::say(&format!("it goes on on {host} without us; `cargo xtask job attach {job}` follows it"));
+                Ok(Exit::Interrupted)
+            }
             Err(failure) => {
                 // It did not begin, since somebody else is at it or the host has moved on; or there was nothing to undo.
                 self.end(if failure.class == Class::Failed { "failed" } else { "refused" }, release)?;
@@ -228,6 +260,6 @@ fn tell(event: &Event, json: bool) {
         }
         Event::RollingBack { .. } => report::say("     failed: putting back what was before"),
         Event::Waiting { detail } => report::say(&format!("     waiting: {detail}")),
-        Event::End { .. } | Event::Line { .. } => {}
+        Event::End { .. } | Event::Line { .. } | Event::Job { .. } => {}
     }
 }

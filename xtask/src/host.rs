@@ -1,10 +1,10 @@
 //! What our own program is on a host: the supervisor, a component about to be, the stand-in engine, the gateway.
 
-use std::{fmt::Write as _, time::Duration};
+use std::{fmt::Write as _, path::PathBuf, time::Duration};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use chrono::{SecondsFormat, Utc};
-use stack::{layout::Root, release::ReleaseId, supervise};
+use stack::{host::Host, layout::Root, release::ReleaseId, supervise};
 
 use crate::{
     cli::HostVerb,
@@ -22,6 +22,11 @@ pub(crate) fn run(verb: HostVerb) -> Result<Exit> {
             let release = ReleaseId::from_folder_name(release);
             match supervise::run_component(&Root::new(root), component, &release, asked_restarts)? {}
         }
+        HostVerb::Serve { root, nonce } => {
+            let host = host(root)?;
+            stack::host::serve(&host, &nonce, std::io::stdin().lock(), std::io::stdout().lock())?;
+        }
+        HostVerb::Job { id, root } => stack::host::run_job(&host(root)?, &id)?,
         HostVerb::Engine {
             listen,
             models,
@@ -55,6 +60,11 @@ pub(crate) fn run(verb: HostVerb) -> Result<Exit> {
         HostVerb::Gateway { listen, upstream } => gateway::serve(gateway::Options { listen, upstream })?,
     }
     Ok(Exit::Done)
+}
+
+fn host(root: PathBuf) -> Result<Host> {
+    let program = std::env::current_exe().context("cannot find this program's own file")?;
+    Ok(Host { root: Root::new(root), program, program_id: PROGRAM_ID.to_owned() })
 }
 
 /// A line on stderr, led by the time, so that `logs --since` can tell its age.

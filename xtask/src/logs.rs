@@ -14,11 +14,11 @@ use stack::{
 use crate::{
     cli,
     report::{self, Exit},
-    session::Session,
+    session::{Need, Session},
 };
 
 pub(crate) fn run(settings: Option<&Path>, args: &cli::Logs) -> Result<Exit> {
-    let mut session = Session::open(settings)?;
+    let mut session = Session::open(settings, Need::Any)?;
     let since = args.since.as_deref().map(time).transpose()?;
     let components = args.components.iter().copied().collect();
     let query = LogQuery { components, since, follow: args.follow };

@@ -6,7 +6,9 @@ mod deploy;
 mod diff;
 mod host;
 mod init;
+mod job;
 mod logs;
+mod program;
 mod report;
 mod session;
 mod status;
@@ -36,6 +38,7 @@ fn main() -> ExitCode {
         Verb::Rollback(args) => deploy::roll_back(settings, &args),
         Verb::Verify(args) => verify::run(settings, &args),
         Verb::Uninstall(args) => uninstall::run(settings, &args),
+        Verb::Job(verb) => job::run(settings, verb),
         Verb::Completions(args) => completions(args.shell),
         Verb::Host(verb) => host::run(verb),
     };

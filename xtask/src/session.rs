@@ -1,7 +1,7 @@
 //! What every verb begins with: the settings, and a line to the host.
 
 use std::{
-    env, io,
+    env, fs, io,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -12,16 +12,24 @@ use std::{
 use anyhow::{Context, Result};
 use signal_hook::{consts::SIGINT, flag};
 use stack::{
+    addition,
     component::Runtime,
     failure::{Class, Failure},
     host::Host,
     layout::Root,
+    release::Contents,
     settings::{LoadError, RuntimeChoice, Settings},
-    transport::Client,
+    ssh::{self, Ssh},
+    transport::{Client, Transport},
 };
+
+use crate::program;
 
 /// Identity of this program; see build.rs.
 pub(crate) const PROGRAM_ID: &str = env!("STACK_PROGRAM_ID");
+
+/// Where a stack lives on a host unless it is said otherwise.
+const ROOT: &str = "~/frontier-llm-stack";
 
 /// The settings, and a line to the host.
 pub(crate) struct Session {
@@ -30,34 +38,60 @@ pub(crate) struct Session {
     pub(crate) file: Option<PathBuf>,
     /// The folder that `local/` is looked for in.
     pub(crate) folder: PathBuf,
-    pub(crate) client: Client<Host>,
+    pub(crate) client: Client,
     pub(crate) interrupt: Interrupt,
 }
 
 impl Session {
     /// Reads the settings and finds the host.
-    pub(crate) fn open(named: Option<&Path>) -> Result<Session> {
+    pub(crate) fn open(named: Option<&Path>, need: Need) -> Result<Session> {
         let (folder, file) = find_settings(named)?;
         let settings = match &file {
             Some(file) => Settings::load(file).map_err(with_hint)?,
             None => Settings::sandbox(),
         };
-        if settings.host.address != "localhost" {
-            let failure = Failure::new(Class::Settings, "this version deploys to this machine only")
-                .because(&std::io::Error::other(format!("stack.toml names the host {}", settings.host.address)))
-                .hint("write `address = \"localhost\"` under [host] in stack.toml");
-            return Err(failure.into());
-        }
-        let root = Root::new(root(&settings, &folder)?);
-        let program = env::current_exe().context("cannot find this program's own file")?;
-        let client = Client(Host { root, program, program_id: PROGRAM_ID.to_owned() });
-        Ok(Session { settings, file, folder, client, interrupt: Interrupt::listen()? })
+        let transport = transport(&settings, &folder, need)?;
+        Ok(Session { settings, file, folder, client: Client(transport), interrupt: Interrupt::listen()? })
+    }
+
+    /// What the user wrote, to go into the release.
+    pub(crate) fn source(&self) -> Result<Contents> {
+        let read = |file: &PathBuf| fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()));
+        Ok(addition::read(&self.folder, self.file.as_ref().map(read).transpose()?)?)
     }
 
     /// How the host is called in what we say.
     pub(crate) fn host(&self) -> &str {
         &self.settings.host.address
     }
+}
+
+/// Which program has to answer on a host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Need {
+    /// Any that speaks the protocol: for those who look.
+    Any,
+    /// This very one, which is sent there if it is missing: for those who change.
+    This,
+}
+
+/// This machine in process, another one over ssh.
+fn transport(settings: &Settings, folder: &Path, need: Need) -> Result<Box<dyn Transport>> {
+    let host = &settings.host;
+    let here = deployed_here();
+    if here.is_some() || host.address == "localhost" {
+        let root = here.map_or_else(|| local_root(settings, folder).map(Root::new), Ok)?;
+        let program = env::current_exe().context("cannot find this program's own file")?;
+        return Ok(Box::new(Host { root, program, program_id: PROGRAM_ID.to_owned() }));
+    }
+    let target = ssh::Target {
+        address: host.address.clone(),
+        user: host.user.clone(),
+        port: host.port,
+        root: host.root.as_deref().unwrap_or(Path::new(ROOT)).display().to_string(),
+        program: (need == Need::This).then(|| PROGRAM_ID.to_owned()),
+    };
+    Ok(Box::new(Ssh::connect(&target, &mut program::build)?))
 }
 
 /// A file that is not there can be written.
@@ -96,6 +130,14 @@ impl Interrupt {
     }
 }
 
+/// The stack that this program was deployed to, if it runs from there: then that one is meant, with the settings of its
+/// release, from wherever it is called. So cron, a login and a shim do what the laptop does.
+fn deployed_here() -> Option<Root> {
+    let program = env::current_exe().ok()?;
+    let root = Root::new(program.parent()?.parent()?.to_owned());
+    (root.program() == program && root.source().is_some()).then_some(root)
+}
+
 /// The folder that counts as the user's, and the settings file if there is one.
 pub(crate) fn find_settings(named: Option<&Path>) -> Result<(PathBuf, Option<PathBuf>)> {
     if let Some(file) = named {
@@ -103,14 +145,17 @@ pub(crate) fn find_settings(named: Option<&Path>) -> Result<(PathBuf, Option<Pat
         let folder = file.parent().unwrap_or(&file).to_owned();
         return Ok((folder, Some(file)));
     }
-    let folder = workspace()?;
+    let folder = match deployed_here().and_then(|root| root.source()) {
+        Some(source) => source,
+        None => workspace()?,
+    };
     let file = folder.join("stack.toml");
     let exists = file.try_exists().with_context(|| format!("cannot look for {}", file.display()))?;
     Ok((folder, exists.then_some(file)))
 }
 
 /// The workspace: where cargo says that it is, else the nearest folder upwards that looks like it.
-fn workspace() -> Result<PathBuf> {
+pub(crate) fn workspace() -> Result<PathBuf> {
     if let Some(member) = env::var_os("CARGO_MANIFEST_DIR") {
         let member = PathBuf::from(member);
         return Ok(member.parent().unwrap_or(&member).to_owned());
@@ -124,11 +169,11 @@ fn workspace() -> Result<PathBuf> {
     })?)
 }
 
-/// Where the stack lives: as set, else by what it is.
-fn root(settings: &Settings, folder: &Path) -> Result<PathBuf> {
+/// Where the stack lives on this machine: as set, else by what it is.
+fn local_root(settings: &Settings, folder: &Path) -> Result<PathBuf> {
     match (&settings.host.root, settings.engine.runtime) {
         (None, RuntimeChoice::Fixed(Runtime::Sandbox)) => Ok(folder.join(".sandbox")),
-        (None, _) => expand(Path::new("~/frontier-llm-stack")),
+        (None, _) => expand(Path::new(ROOT)),
         (Some(root), _) => expand(root),
     }
 }

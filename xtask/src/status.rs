@@ -12,14 +12,14 @@ use stack::{
 use crate::{
     cli,
     report::{self, Exit},
-    session::Session,
+    session::{Need, Session},
 };
 
 /// Between two looks of `--watch`.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 pub(crate) fn run(settings: Option<&Path>, args: &cli::Status) -> Result<Exit> {
-    let mut session = Session::open(settings)?;
+    let mut session = Session::open(settings, Need::Any)?;
     let mut shown = None;
     loop {
         let observed = session.client.observe(Question::default())?;

@@ -5,19 +5,20 @@ use std::{io::IsTerminal, path::Path};
 use anyhow::Result;
 use stack::{
     failure::{Class, Failure},
+    observed::Question,
     protocol::Event,
 };
 
 use crate::{
     cli,
     report::{self, Exit},
-    session::Session,
+    session::{Need, Session},
 };
 
 pub(crate) fn run(settings: Option<&Path>, args: &cli::Uninstall) -> Result<Exit> {
-    let mut session = Session::open(settings)?;
-    let root = session.client.0.root.path().to_owned();
-    if args.data && !args.yes && !confirm(&root)? {
+    let mut session = Session::open(settings, Need::Any)?;
+    let data = session.client.observe(Question::default())?.root.join("data");
+    if args.data && !args.yes && !confirm(session.host(), &data)? {
         report::say("nothing was removed");
         return Ok(Exit::Refused);
     }
@@ -28,19 +29,18 @@ pub(crate) fn run(settings: Option<&Path>, args: &cli::Uninstall) -> Result<Exit
         // Half an uninstall is of no use to anyone; it can be run again.
         Ok(())
     })?;
-    match root.exists() {
-        true => report::say(&format!("uninstalled; data stays in {}", root.join("data").display())),
-        false => report::say("uninstalled, nothing is left"),
-    }
+    report::say(&match args.data {
+        true => "uninstalled, nothing is left".to_owned(),
+        false => format!("uninstalled; data stays in {} on {}", data.display(), session.host()),
+    });
     Ok(Exit::Done)
 }
 
-fn confirm(root: &Path) -> Result<bool> {
-    let data = root.join("data");
+fn confirm(host: &str, data: &Path) -> Result<bool> {
     if !std::io::stdin().is_terminal() {
         return Err(Failure::new(Class::Refused, format!("there is nobody to ask whether {} may go", data.display()))
             .hint("add --yes if you mean it")
             .into());
     }
-    Ok(report::ask(&format!("this deletes every model and all samples in {}\ngo on?", data.display()))?)
+    Ok(report::ask(&format!("this deletes every model and all samples in {} on {host}\ngo on?", data.display()))?)
 }

@@ -13,11 +13,11 @@ use stack::{
 use crate::{
     cli,
     report::{self, Exit},
-    session::Session,
+    session::{Need, Session},
 };
 
 pub(crate) fn run(settings: Option<&Path>, args: &cli::Verify) -> Result<Exit> {
-    let mut session = Session::open(settings)?;
+    let mut session = Session::open(settings, Need::Any)?;
     let observed = session.client.observe(Question::default())?;
     if observed.current.is_none() {
         return Err(Failure::new(Class::Nothing, "nothing is deployed")

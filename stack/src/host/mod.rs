@@ -5,10 +5,15 @@
 
 mod apply;
 mod control;
+mod job;
 mod journal;
 mod logs;
 mod observe;
 mod port;
+mod serve;
+
+pub use job::run as run_job;
+pub use serve::serve;
 
 use std::{
     fs::{self, File},
@@ -58,6 +63,9 @@ impl Host {
                 control::control(&self.root, action, &components, follow).map(|()| Reply::Done)
             }
             Request::Logs(query) => logs::logs(&self.root, &query, follow).map(|()| Reply::Done),
+            Request::Jobs => Ok(Reply::Jobs(job::list(&self.root)?)),
+            Request::Attach { job } => job::attach(&self.root, &job, follow),
+            Request::Cancel { job } => job::cancel(&self.root, &job).map(|()| Reply::Done),
             Request::Uninstall { data } => control::uninstall(&self.root, data, follow).map(|()| Reply::Done),
         }
     }

@@ -1,0 +1,187 @@
+//! Long work on a host: detached from whoever asked, written down as it goes, followed from anywhere.
+//!
+//! A job is a folder in `state/jobs`: `request.json`, `events.jsonl`, and a lock that its process holds. Invariant: the last
+//! line of `events.jsonl` is the outcome, or the job still runs, or it was killed; the lock tells the latter two apart.
+
+use std::{
+    fs::{self, File},
+    io::Write,
+    path::{Path, PathBuf},
+    thread,
+    time::Duration,
+};
+
+use chrono::Utc;
+use serde::{Deserialize, Serialize};
+
+use super::{Host, apply, read_from};
+use crate::{
+    durable,
+    failure::{Class, Doing, Failure},
+    host::Follow,
+    layout::Root,
+    plan::Plan,
+    process::{self, Command},
+    protocol::{Event, Job, JobState, Outcome, Reply},
+    release::Contents,
+};
+
+/// Between two looks for new events.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+
+/// Jobs that a host remembers.
+const KEPT: usize = 20;
+
+#[derive(Serialize, Deserialize)]
+struct Order {
+    plan: Plan,
+    contents: Contents,
+}
+
+/// A line of `events.jsonl`.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Line {
+    Event(Event),
+    Result(Result<Outcome, Failure>),
+}
+
+/// Starts an apply that needs nobody; answers its name.
+pub(super) fn start(root: &Root, plan: &Plan, contents: &Contents) -> Result<String, Failure> {
+    sweep(root)?;
+    let id = format!("{}-{}", Utc::now().format("%Y%m%d-%H%M%S%3f"), std::process::id());
+    let folder = root.job(&id);
+    fs::create_dir_all(&folder).doing("cannot create", &folder)?;
+    durable::write_json(&folder.join("request.json"), &Order { plan: plan.clone(), contents: contents.clone() })?;
+    let lock_path = folder.join("lock");
+    let lock = process::lock_within(&lock_path, Duration::from_secs(1)).doing("cannot lock", &lock_path)?;
+    let lock = lock.ok_or_else(|| Failure::new(Class::Locked, format!("job {id} runs already")))?;
+    let log_path = folder.join("log");
+    let log = File::options().create(true).append(true).open(&log_path).doing("cannot write", &log_path)?;
+    let program = std::env::current_exe().doing("cannot find", std::path::Path::new("this program's own file"))?;
+    let args = ["host", "job", &id].map(str::to_owned).into_iter().chain([format!("--root={}", root.path().display())]);
+    let command = Command { program, args: args.collect(), env: [].into() };
+    process::spawn_holding(&command, lock, log).doing("cannot start", &command.program)?;
+    Ok(id)
+}
+
+/// Carries out a job; what its process does.
+///
+/// # Errors
+/// There is no such job, or nobody could write down what it does.
+pub fn run(host: &Host, id: &str) -> Result<(), Failure> {
+    process::leave_session();
+    let folder = host.root.job(id);
+    let order: Option<Order> = durable::read_json(&folder.join("request.json"))?;
+    let order = order.ok_or_else(|| unknown(id))?;
+    let path = folder.join("events.jsonl");
+    let mut events = File::options().create(true).append(true).open(&path).doing("cannot write", &path)?;
+    let mut write = |line: &Line| {
+        let mut text = serde_json::to_vec(line).map_err(std::io::Error::from).doing("cannot write", &path)?;
+        text.push(b'\n');
+        events.write_all(&text).doing("cannot write", &path)
+    };
+    let cancelled = folder.join("cancel");
+    let result = apply::apply(host, &order.plan, &order.contents, &mut |event| {
+        write(&Line::Event(event))?;
+        match cancelled.exists() {
+            true => Err(Failure::new(Class::Interrupted, "cancelled")),
+            false => Ok(()),
+        }
+    });
+    write(&Line::Result(result))
+}
+
+/// Tells what a job did and does, from its first event to its end.
+pub(super) fn attach(root: &Root, id: &str, follow: &mut Follow<'_>) -> Result<Reply, Failure> {
+    let folder = root.job(id);
+    if !folder.exists() {
+        return Err(unknown(id));
+    }
+    follow(Event::Job { id: id.to_owned() })?;
+    let path = folder.join("events.jsonl");
+    let (mut offset, mut partial) = (0, Vec::new());
+    loop {
+        // Asked before reading: what a process wrote before it ended is read all the same.
+        let runs = process::is_locked(&folder.join("lock"));
+        if let Ok(mut file) = File::open(&path) {
+            let bytes = read_from(&mut file, offset).doing("cannot read", &path)?;
+            offset += bytes.len() as u64;
+            partial.extend(bytes);
+        }
+        while let Some(end) = partial.iter().position(|byte| *byte == b'\n') {
+            let line: Vec<u8> = partial.drain(..=end).collect();
+            match serde_json::from_slice(&line) {
+                Ok(Line::Event(event)) => follow(event)?,
+                Ok(Line::Result(result)) => return result.map(Reply::Applied),
+                Err(_) => {}
+            }
+        }
+        if !runs {
+            return Err(Failure::new(Class::Failed, format!("job {id} was killed"))
+                .hint("`cargo xtask deploy` goes on from what is there"));
+        }
+        thread::sleep(LOOK_EVERY);
+    }
+}
+
+/// All jobs that the host remembers, the newest last.
+pub(super) fn list(root: &Root) -> Result<Vec<Job>, Failure> {
+    folders(root)?.into_iter().map(|folder| look(&folder)).collect()
+}
+
+/// Asks a job to stop where it can, and to put back what it changed.
+pub(super) fn cancel(root: &Root, id: &str) -> Result<(), Failure> {
+    let folder = root.job(id);
+    if !folder.exists() {
+        return Err(unknown(id));
+    }
+    if !process::is_locked(&folder.join("lock")) {
+        return Err(Failure::new(Class::Nothing, format!("job {id} has ended already")));
+    }
+    let path = folder.join("cancel");
+    File::create(&path).map(|_| ()).doing("cannot write", &path)
+}
+
+fn look(folder: &Path) -> Result<Job, Failure> {
+    let runs = process::is_locked(&folder.join("lock"));
+    let text = durable::read_if_any(&folder.join("events.jsonl")).doing("cannot read", folder)?.unwrap_or_default();
+    let lines = text.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice::<Line>(line).ok());
+    let (mut state, mut detail) = (if runs { JobState::Running } else { JobState::Killed }, None);
+    for line in lines {
+        match line {
+            Line::Event(Event::Begin { step, .. }) => detail = Some(step.to_string()),
+            Line::Event(_) => {}
+            Line::Result(Ok(Outcome::Done)) => (state, detail) = (JobState::Done, None),
+            Line::Result(Ok(Outcome::RolledBack { cause, .. } | Outcome::RollbackFailed { cause, .. })) => {
+                (state, detail) = (JobState::Failed, Some(cause.message));
+            }
+            Line::Result(Err(failure)) => (state, detail) = (JobState::Failed, Some(failure.message)),
+        }
+    }
+    let id = folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    Ok(Job { id, state, detail })
+}
+
+fn folders(root: &Root) -> Result<Vec<PathBuf>, Failure> {
+    let jobs = root.jobs();
+    if !jobs.exists() {
+        return Ok(Vec::new());
+    }
+    let entries = fs::read_dir(&jobs).and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect());
+    let mut folders: Vec<PathBuf> = entries.doing("cannot list", &jobs)?;
+    folders.sort();
+    Ok(folders)
+}
+
+fn sweep(root: &Root) -> Result<(), Failure> {
+    let folders = folders(root)?;
+    let old = folders.len().saturating_sub(KEPT);
+    let ended = folders.iter().take(old).filter(|folder| !process::is_locked(&folder.join("lock")));
+    ended.into_iter().try_for_each(|folder| durable::remove(folder))
+}
+
+fn unknown(id: &str) -> Failure {
+    Failure::new(Class::Nothing, format!("there is no job {id}"))
+        .hint("`cargo xtask job list` shows those that there are")
+}

@@ -6,6 +6,7 @@ use std::{
     ops::Deref,
     os::unix::fs::PermissionsExt,
     path::Path,
+    time::Duration,
 };
 
 use rustix::process::Signal;
@@ -51,8 +52,13 @@ impl Far {
     /// A first release runs there.
     fn deployed() -> Option<Self> {
         let far = Far::new()?;
-        far.ok("deploy");
+        far.deploy_first();
         Some(far)
+    }
+
+    /// The first of all these deploys builds the program for the host, and the others wait for that.
+    fn deploy_first(&self) {
+        self.start("deploy").finish_within(Duration::from_secs(20 * 60)).exits(0);
     }
 
     /// (Re)starts sshd so that every command runs under this login shell, as sshd itself would run it.
@@ -131,7 +137,7 @@ impl Far {
 fn a_bare_host_becomes_a_serving_stack_and_stays_one_for_one_session() {
     let Some(far) = Far::new() else { return };
     far.run("status").exits(10).says("nothing is deployed on far");
-    assert_eq!(far.sessions(|| drop(far.ok("deploy"))), 1);
+    assert_eq!(far.sessions(|| far.deploy_first()), 1);
     far.is_settled();
     far.ok("verify");
     let before = far.components();

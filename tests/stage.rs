@@ -34,12 +34,12 @@ const BLOCK: u16 = 5;
 
 /// Looks until there is an answer; fails the test when its time is over.
 pub(crate) fn until<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
-    in_time(look).unwrap_or_else(|| panic!("not within {PATIENCE:?}: {what}"))
+    within(PATIENCE, look).unwrap_or_else(|| panic!("not within {PATIENCE:?}: {what}"))
 }
 
 /// Looks until there is an answer, or no more patience.
-fn in_time<T>(mut look: impl FnMut() -> Option<T>) -> Option<T> {
-    let deadline = Instant::now() + PATIENCE;
+fn within<T>(patience: Duration, mut look: impl FnMut() -> Option<T>) -> Option<T> {
+    let deadline = Instant::now() + patience;
     loop {
         let found = look();
         if found.is_some() || Instant::now() > deadline {
@@ -193,8 +193,14 @@ impl Job {
     }
 
     /// Waits for its end.
-    pub(crate) fn finish(mut self) -> Ran {
-        let status = until(&format!("the end of {}", self.what), || self.child.try_wait().unwrap());
+    pub(crate) fn finish(self) -> Ran {
+        self.finish_within(PATIENCE)
+    }
+
+    /// Waits so long for its end.
+    pub(crate) fn finish_within(mut self, patience: Duration) -> Ran {
+        let status = within(patience, || self.child.try_wait().unwrap());
+        let status = status.unwrap_or_else(|| panic!("not within {patience:?}: the end of {}", self.what));
         Ran { what: self.what.clone(), code: status.code(), stdout: self.stdout(), stderr: self.stderr() }
     }
 
@@ -548,12 +554,12 @@ impl Drop for Stage {
     fn drop(&mut self) {
         if self.root().exists() {
             let mut uninstall = self.start("uninstall --data --yes");
-            let _ = in_time(|| uninstall.child.try_wait().transpose());
+            let _ = within(PATIENCE, || uninstall.child.try_wait().transpose());
         }
         let failed = thread::panicking();
         let clean = || self.strays().is_empty().then_some(());
-        let left = if failed || in_time(clean).is_none() { self.strays() } else { Vec::new() };
-        let _ = in_time(|| {
+        let left = if failed || within(PATIENCE, clean).is_none() { self.strays() } else { Vec::new() };
+        let _ = within(PATIENCE, || {
             self.strays().iter().for_each(Process::kill_if_any);
             clean()
         });

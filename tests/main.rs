@@ -14,6 +14,7 @@ mod logs;
 mod port;
 mod readme;
 mod release;
+mod secret;
 mod ssh;
 mod stage;
 mod supervisor;

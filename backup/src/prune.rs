@@ -180,7 +180,7 @@ impl Repository {
         folders.iter().try_for_each(|folder| self.disk.flush_folder(folder).doing("flush", folder))
     }
 
-    fn remove_if_any(&self, path: &str) -> Result<(), StoreError> {
+    pub(crate) fn remove_if_any(&self, path: &str) -> Result<(), StoreError> {
         match self.disk.remove(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             removed => removed.doing("remove", path),

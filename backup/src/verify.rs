@@ -102,6 +102,10 @@ impl Repository {
             let hurt = damage.object.and_then(|it| needs.get(&it)).into_iter().flatten();
             damage.snapshots.extend(hurt.cloned());
         }
+        // What was whole once says nothing for what is damaged now: prune must not count on it.
+        for id in damage.iter().flat_map(|it| &it.snapshots) {
+            self.remove_if_any(&format!("verified/{id}"))?;
+        }
         damage.sort_by(|a, b| (&a.path, a.object).cmp(&(&b.path, b.object)));
         damage.dedup_by(|a, b| (&a.path, a.object) == (&b.path, b.object));
         if options.reading == Reading::All && verified.is_finished {

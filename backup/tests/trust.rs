@@ -282,6 +282,7 @@ fn a_segment_of_a_huge_object_is_found_damaged() {
     let options = VerifyOptions { reading: Reading::All, deadline: None, workers: 2, now: time(1) };
     let whole = repository.verify(&options).unwrap();
     assert_eq!((whole.units, whole.damage.len()), (4, 0), "three segments and a pack");
+    assert!(repository.is_verified(&id).unwrap());
     let parts = (1..=3).map(|part| VerifyOptions { reading: Reading::Part(part, 3), ..options.clone() });
     let read: usize = parts.map(|options| repository.verify(&options).unwrap().units).sum();
     assert_eq!(read, whole.units, "three thirds are everything");
@@ -295,6 +296,7 @@ fn a_segment_of_a_huge_object_is_found_damaged() {
     assert_eq!((range.start, range.end, found.damage[0].ranges.len()), (64 << 20, 128 << 20, 1));
     assert_eq!(found.damage[0].snapshots, std::slice::from_ref(&id));
     assert!(!object.exists(), "what is damaged is out of the way");
+    assert!(!repository.is_verified(&id).unwrap(), "an old verdict does not stand against new damage");
     repository.save(&[&source], &SaveOptions::new(time(2), "host")).unwrap();
     let targets = BTreeMap::from([("made".to_owned(), place.path().join("to"))]);
     repository.restore(&id, &RestoreOptions { targets, glob: None, workers: 1 }).unwrap();

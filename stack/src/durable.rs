@@ -15,10 +15,20 @@ use crate::failure::{Class, Doing, Failure};
 
 /// Writes `content` beside `path`, flushes it, and renames it into place.
 pub(crate) fn write(path: &Path, content: &[u8]) -> io::Result<()> {
+    write_with(path, content, 0o644)
+}
+
+/// Like [`write`], for its owner's eyes only, and so from the first byte on.
+pub(crate) fn write_private(path: &Path, content: &[u8]) -> io::Result<()> {
+    write_with(path, content, 0o600)
+}
+
+fn write_with(path: &Path, content: &[u8], mode: u32) -> io::Result<()> {
     let folder = parent(path)?;
     let mut file = tempfile::Builder::new().prefix(".new-").tempfile_in(folder)?;
     file.write_all(content)?;
-    file.as_file().set_permissions(fs::Permissions::from_mode(0o644))?;
+    // Temporary files are made 0600.
+    file.as_file().set_permissions(fs::Permissions::from_mode(mode))?;
     file.as_file().sync_all()?;
     file.persist(path)?;
     flush_folder(folder)

@@ -123,6 +123,11 @@ impl Root {
         self.state().join("jobs")
     }
 
+    /// Values that only their owner can read.
+    pub(crate) fn secrets(&self) -> PathBuf {
+        self.state().join("secrets")
+    }
+
     /// Everything about one job.
     pub(crate) fn job(&self, id: &str) -> PathBuf {
         self.jobs().join(id)

@@ -15,6 +15,7 @@ pub mod plan;
 pub mod process;
 pub mod protocol;
 pub mod release;
+pub mod secret;
 pub mod settings;
 pub mod ssh;
 pub mod supervise;

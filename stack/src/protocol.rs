@@ -3,7 +3,7 @@
 //! Every exchange is one [`Request`], any number of [`Event`]s, and one `Result<`[`Reply`]`, `[`Failure`]`>`; all of it is
 //! JSON. Invariant: a reply answers its request's kind, whatever carried the two.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -14,6 +14,7 @@ use crate::{
     observed::{Observed, Question},
     plan::{Plan, Step},
     release::{Contents, ReleaseId},
+    secret::Secret,
 };
 
 /// Grows when a client and a host of before and after could misunderstand each other.
@@ -41,6 +42,23 @@ pub enum Request {
     },
     /// Send what components printed. Lines come as events; answered by [`Reply::Done`].
     Logs(LogQuery),
+    /// Which secrets does the host keep? Answered by [`Reply::Secrets`].
+    Secrets {
+        /// Their values too.
+        reveal: bool,
+    },
+    /// Keep a secret. Answered by [`Reply::Done`].
+    SetSecret {
+        /// See [`crate::secret::name`].
+        name: String,
+        /// The value.
+        value: Secret,
+    },
+    /// Forget a secret. Answered by [`Reply::Done`].
+    RemoveSecret {
+        /// Its name.
+        name: String,
+    },
     /// Which jobs does the host remember? Answered by [`Reply::Jobs`].
     Jobs,
     /// Tell what a job did and does. Answered as the job's own request.
@@ -135,6 +153,8 @@ pub enum Reply {
     Observed(Box<Observed>),
     /// To [`Request::Apply`].
     Applied(Outcome),
+    /// To [`Request::Secrets`]: by name, with values if they were asked for.
+    Secrets(BTreeMap<String, Option<Secret>>),
     /// To [`Request::Jobs`].
     Jobs(Vec<Job>),
     /// To everything that has nothing to tell.

@@ -1,6 +1,6 @@
 //! What carries requests to a host. The transport is the only difference between this machine and another one.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     component::Component,
@@ -10,6 +10,7 @@ use crate::{
     plan::Plan,
     protocol::{Action, Job, LogQuery, Outcome, Reply, Request},
     release::Contents,
+    secret::Secret,
 };
 
 /// Carries one exchange.
@@ -73,6 +74,33 @@ impl Client {
     /// There are no such logs, or `follow` had enough.
     pub fn logs(&mut self, query: LogQuery, follow: &mut Follow<'_>) -> Result<(), Failure> {
         self.done(Request::Logs(query), follow)
+    }
+
+    /// The secrets that the host keeps, with values if `reveal`.
+    ///
+    /// # Errors
+    /// The host cannot be reached, or its files cannot be read.
+    pub fn secrets(&mut self, reveal: bool) -> Result<BTreeMap<String, Option<Secret>>, Failure> {
+        match self.0.call(Request::Secrets { reveal }, &mut |_| Ok(()))? {
+            Reply::Secrets(secrets) => Ok(secrets),
+            reply => Err(mismatch(&reply)),
+        }
+    }
+
+    /// Keeps a secret on the host, in place of the one that had its name.
+    ///
+    /// # Errors
+    /// The name is none, the host is being changed, or it cannot be written to.
+    pub fn set_secret(&mut self, name: String, value: Secret) -> Result<(), Failure> {
+        self.done(Request::SetSecret { name, value }, &mut |_| Ok(()))
+    }
+
+    /// Forgets a secret.
+    ///
+    /// # Errors
+    /// There is none of that name, or the host is being changed.
+    pub fn remove_secret(&mut self, name: String) -> Result<(), Failure> {
+        self.done(Request::RemoveSecret { name }, &mut |_| Ok(()))
     }
 
     /// The jobs that the host remembers, the newest last.

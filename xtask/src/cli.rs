@@ -60,6 +60,9 @@ pub(crate) enum Verb {
     Verify(Verify),
     /// Stop the stack and remove it from the host; data stays unless asked
     Uninstall(Uninstall),
+    /// Keep values on the host that nobody else is to see
+    #[command(subcommand)]
+    Secret(Secret),
     /// Follow, list or cancel long work on the host
     #[command(subcommand)]
     Job(Job),
@@ -108,6 +111,9 @@ pub(crate) struct Status {
     /// Show it again whenever it changes, until Ctrl-C
     #[arg(long)]
     pub(crate) watch: bool,
+    /// Show the host's secrets instead: {"NAME":"VALUE"} with --json
+    #[arg(long, conflicts_with = "watch")]
+    pub(crate) secrets: bool,
 }
 
 #[derive(Debug, Args)]
@@ -162,6 +168,28 @@ pub(crate) struct Completions {
     /// bash, elvish, fish, powershell, zsh
     #[arg(hide_possible_values = true)]
     pub(crate) shell: clap_complete::Shell,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Secret {
+    /// Keep a value, typed when asked or piped in
+    Set {
+        /// Lower-case letters, digits, - and _
+        #[arg(value_parser = stack::secret::name)]
+        name: String,
+    },
+    /// Show the names; `status --secrets` shows the values
+    List {
+        /// ["NAME"]
+        #[arg(long)]
+        json: bool,
+    },
+    /// Forget a value
+    Remove {
+        /// As `secret list` shows it
+        #[arg(value_parser = stack::secret::name)]
+        name: String,
+    },
 }
 
 #[derive(Debug, Subcommand)]

@@ -10,6 +10,7 @@ mod job;
 mod logs;
 mod program;
 mod report;
+mod secret;
 mod session;
 mod status;
 #[cfg(test)]
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         Verb::Rollback(args) => deploy::roll_back(settings, &args),
         Verb::Verify(args) => verify::run(settings, &args),
         Verb::Uninstall(args) => uninstall::run(settings, &args),
+        Verb::Secret(verb) => secret::run(settings, verb),
         Verb::Job(verb) => job::run(settings, verb),
         Verb::Completions(args) => completions(args.shell),
         Verb::Host(verb) => host::run(verb),

@@ -7,6 +7,7 @@ use ops::summary::Summary;
 use stack::{
     failure::{Class, Failure},
     observed::{Question, State},
+    secret::Secret,
 };
 
 use crate::{
@@ -20,6 +21,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 
 pub(crate) fn run(settings: Option<&Path>, args: &cli::Status) -> Result<Exit> {
     let mut session = Session::open(settings, Need::Any)?;
+    if args.secrets {
+        return secrets(&mut session, args.json);
+    }
     let mut shown = None;
     loop {
         let observed = session.client.observe(Question::default())?;
@@ -47,6 +51,22 @@ pub(crate) fn run(settings: Option<&Path>, args: &cli::Status) -> Result<Exit> {
         thread::sleep(LOOK_EVERY);
         session.interrupt.check()?;
     }
+}
+
+/// The one place that shows secrets, and only to whoever asks for them.
+fn secrets(session: &mut Session, json: bool) -> Result<Exit> {
+    let secrets = session.client.secrets(true)?;
+    if json {
+        report::data(&format!("{}\n", serde_json::to_string(&secrets)?))?;
+        return Ok(Exit::Done);
+    }
+    for (name, secret) in &secrets {
+        report::data(&format!("{name:<24}{}\n", secret.as_ref().map(Secret::reveal).unwrap_or_default()))?;
+    }
+    if secrets.is_empty() {
+        report::say(&format!("{} keeps no secrets; `cargo xtask secret set` has it keep one", session.host()));
+    }
+    Ok(Exit::Done)
 }
 
 fn page(summary: &Summary) -> String {

@@ -10,6 +10,7 @@ mod journal;
 mod logs;
 mod observe;
 mod port;
+mod secrets;
 mod serve;
 
 pub use job::run as run_job;
@@ -63,6 +64,9 @@ impl Host {
                 control::control(&self.root, action, &components, follow).map(|()| Reply::Done)
             }
             Request::Logs(query) => logs::logs(&self.root, &query, follow).map(|()| Reply::Done),
+            Request::Secrets { reveal } => Ok(Reply::Secrets(secrets::list(&self.root, reveal)?)),
+            Request::SetSecret { name, value } => secrets::set(&self.root, &name, &value).map(|()| Reply::Done),
+            Request::RemoveSecret { name } => secrets::remove(&self.root, &name).map(|()| Reply::Done),
             Request::Jobs => Ok(Reply::Jobs(job::list(&self.root)?)),
             Request::Attach { job } => job::attach(&self.root, &job, follow),
             Request::Cancel { job } => job::cancel(&self.root, &job).map(|()| Reply::Done),

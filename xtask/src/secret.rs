@@ -1,0 +1,59 @@
+//! `secret`: values that only the host keeps.
+
+use std::{
+    io::{self, IsTerminal, Read},
+    path::Path,
+};
+
+use anyhow::{Context, Result};
+use stack::{
+    failure::{Class, Failure},
+    secret::Secret,
+};
+
+use crate::{
+    cli,
+    report::{self, Exit},
+    session::{Need, Session},
+};
+
+pub(crate) fn run(settings: Option<&Path>, verb: cli::Secret) -> Result<Exit> {
+    match verb {
+        cli::Secret::Set { name } => {
+            let value = read(&name)?;
+            let mut session = Session::open(settings, Need::Any)?;
+            session.client.set_secret(name.clone(), value)?;
+            report::say(&format!("{} keeps {name}", session.host()));
+        }
+        cli::Secret::List { json } => {
+            let secrets = Session::open(settings, Need::Any)?.client.secrets(false)?;
+            let names: Vec<&String> = secrets.keys().collect();
+            report::data(&match json {
+                true => format!("{}\n", serde_json::to_string(&names)?),
+                false => names.iter().map(|name| format!("{name}\n")).collect(),
+            })?;
+        }
+        cli::Secret::Remove { name } => {
+            Session::open(settings, Need::Any)?.client.remove_secret(name.clone())?;
+            report::say(&format!("forgot {name}"));
+        }
+    }
+    Ok(Exit::Done)
+}
+
+/// From a prompt without echo, or from what is piped in: never from an argument, which everybody can see.
+fn read(name: &str) -> Result<Secret> {
+    let mut value = String::new();
+    if io::stdin().is_terminal() {
+        value = rpassword::prompt_password(format!("{name}: ")).context("cannot read from the terminal")?;
+    } else {
+        io::stdin().read_to_string(&mut value).context("cannot read standard input")?;
+    }
+    let value = value.strip_suffix('\n').unwrap_or(&value);
+    if value.is_empty() {
+        return Err(Failure::new(Class::Settings, format!("no value for {name} came"))
+            .hint(format!("type it when asked, or pipe it in: `… | cargo xtask secret set {name}`"))
+            .into());
+    }
+    Ok(Secret::new(value.to_owned()))
+}

@@ -17,7 +17,7 @@ use stack::{
     observed::{Observed, Question},
     plan::{Plan, Step, plan, plan_rollback},
     protocol::{Event, Outcome},
-    release::{Contents, ReleaseId},
+    release::{Contents, ReleaseId, Service},
     transport::Client,
 };
 
@@ -241,12 +241,28 @@ impl Run {
             _ => format!("done in {took}\n"),
         });
         report::data(&status::table(&summary))?;
-        let api = summary.components.iter().find(|part| part.name == Component::Gateway);
-        if let Some(url) = api.and_then(|part| part.url.as_deref()) {
-            let body = json!({ "model": self.session.settings.models.default, "prompt": "hello" });
-            report::say(&format!("\ntry:  cargo xtask verify\n      curl {url}/api/generate -d '{body}'"));
+        let release = observed.current_release();
+        if let Some(gateway) = release.and_then(|release| release.service(Component::Gateway)) {
+            self.invite(gateway, observed);
         }
         Ok(Exit::Done)
+    }
+
+    /// What to try next, as it works from here: another machine's loopback is reached through ssh.
+    fn invite(&self, gateway: &Service, observed: &Observed) {
+        let (host, port) = (self.session.host(), gateway.listen.port());
+        let mut tries = match self.session.is_here {
+            true => vec!["cargo xtask verify".to_owned()],
+            false => vec![
+                format!("ssh {host} \"'{}' verify\"", observed.root.join("bin/xtask").display()),
+                format!(
+                    "ssh -N -L {port}:127.0.0.1:{port} {host} &   # what listens there, listens on its loopback only"
+                ),
+            ],
+        };
+        let body = json!({ "model": self.session.settings.models.default, "prompt": "hello" });
+        tries.push(format!("curl {}/api/generate -d '{body}'", gateway.url("")));
+        report::say(&format!("\ntry:  {}", tries.join("\n      ")));
     }
 }
 

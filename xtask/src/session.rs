@@ -38,6 +38,8 @@ pub(crate) struct Session {
     pub(crate) file: Option<PathBuf>,
     /// The folder that `local/` is looked for in.
     pub(crate) folder: PathBuf,
+    /// Whether the host is this machine: only then does what listens on its loopback answer us.
+    pub(crate) is_here: bool,
     pub(crate) client: Client,
     pub(crate) interrupt: Interrupt,
 }
@@ -50,8 +52,9 @@ impl Session {
             Some(file) => Settings::load(file).map_err(with_hint)?,
             None => Settings::sandbox(),
         };
+        let is_here = settings.host.address == "localhost" || deployed_here().is_some();
         let transport = transport(&settings, &folder, need)?;
-        Ok(Session { settings, file, folder, client: Client(transport), interrupt: Interrupt::listen()? })
+        Ok(Session { settings, file, folder, is_here, client: Client(transport), interrupt: Interrupt::listen()? })
     }
 
     /// What the user wrote, to go into the release.

@@ -24,6 +24,13 @@ pub(crate) fn run(settings: Option<&Path>, args: &cli::Verify) -> Result<Exit> {
             .hint("`cargo xtask deploy` brings up a stack")
             .into());
     }
+    if !session.is_here {
+        // Asked from here, 127.0.0.1 would be another stack, or none.
+        let (host, program) = (session.host(), observed.root.join("bin/xtask"));
+        return Err(Failure::new(Class::Refused, format!("the stack on {host} listens on its own loopback only"))
+            .hint(format!("verify it there: ssh {host} \"'{}' verify\"", program.display()))
+            .into());
+    }
     let mut closed = None;
     let checks = ops::verify::verify(&observed, &session.settings.models.default, |check| {
         if !args.json {

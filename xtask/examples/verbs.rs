@@ -1,6 +1,6 @@
 //! The figures of docs/performance.md: how long a person waits for the main verbs.
 //!
-//! `cargo run --example performance [-- --clean-build]`. It deploys sandboxes of its own below a temporary folder, on
+//! `cargo run --example verbs [-- --clean-build]`. It deploys sandboxes of its own below a temporary folder, on
 //! ports of their own, beside whatever runs. Each figure is printed as min / median / max; comparisons interleave the
 //! two sides, so that a busy moment hits both.
 

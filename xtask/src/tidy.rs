@@ -60,6 +60,21 @@ fn crates_use_each_other_in_one_direction() {
 }
 
 #[test]
+fn tests_are_built_on_what_the_program_is_built_on() {
+    let shell = Shell::new().unwrap();
+    shell.change_dir(root());
+    let format = "{p} {f}";
+    let built = |edges: &str| -> BTreeSet<String> {
+        let tree =
+            cmd!(shell, "cargo tree --workspace --locked --prefix none --no-dedupe --format {format} --edges {edges}");
+        tree.quiet().read().unwrap().lines().map(str::to_owned).collect()
+    };
+    let (program, tests) = (built("normal,build"), built("normal,build,dev"));
+    let twice: Vec<&String> = program.difference(&tests).collect();
+    assert!(twice.is_empty(), "a dev-dependency adds features, so these are built twice: {twice:?}");
+}
+
+#[test]
 fn every_module_says_why_it_exists() {
     let silent: Vec<String> =
         files(".rs").into_iter().filter(|(_, text)| !text.starts_with("//! ")).map(|(path, _)| path).collect();

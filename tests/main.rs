@@ -15,6 +15,7 @@ mod logs;
 mod port;
 mod readme;
 mod release;
+mod root;
 mod secret;
 mod ssh;
 mod stage;

@@ -11,7 +11,6 @@ use super::{
 };
 use crate::{
     failure::{Class, Failure},
-    layout::Root,
     protocol::{Event, PROTOCOL, Reply, Request},
     ssh::{Frame, Hello},
 };
@@ -20,7 +19,7 @@ use crate::{
 ///
 /// # Errors
 /// The other side is gone.
-pub fn serve(host: &Host, nonce: &str, input: impl BufRead, mut output: impl Write) -> io::Result<()> {
+pub fn serve(mut host: Host, nonce: &str, input: impl BufRead, mut output: impl Write) -> io::Result<()> {
     let hello = Hello { hello: nonce.to_owned(), protocol: PROTOCOL, program: host.program_id.clone() };
     write_line(&mut output, &hello)?;
     for line in input.lines() {
@@ -35,9 +34,9 @@ pub fn serve(host: &Host, nonce: &str, input: impl BufRead, mut output: impl Wri
         let answer = match serde_json::from_str(&line?) {
             // A change goes on without us; everything else is for the one who asks.
             Ok(Request::Apply { plan, contents }) => {
-                start_and_follow(&host.root, &Order::Apply { plan, contents }, &mut follow)
+                start_and_follow(&host, &Order::Apply { plan, contents }, &mut follow)
             }
-            Ok(Request::Run { args, as_job: true }) => start_and_follow(&host.root, &Order::Run { args }, &mut follow),
+            Ok(Request::Run { args, as_job: true }) => start_and_follow(&host, &Order::Run { args }, &mut follow),
             Ok(request) => host.answer(request, &mut follow),
             Err(error) => {
                 Err(Failure::new(Class::Unreachable, "the host does not understand the request").because(&error))
@@ -49,9 +48,9 @@ pub fn serve(host: &Host, nonce: &str, input: impl BufRead, mut output: impl Wri
     Ok(())
 }
 
-fn start_and_follow(root: &Root, order: &Order, follow: &mut Follow<'_>) -> Result<Reply, Failure> {
-    let id = job::start(root, order)?;
-    job::attach(root, &id, follow).map(Reply::Ended)
+fn start_and_follow(host: &Host, order: &Order, follow: &mut Follow<'_>) -> Result<Reply, Failure> {
+    let id = job::start(host, order)?;
+    job::attach(&host.root, &id, follow).map(Reply::Ended)
 }
 
 fn write_line(output: &mut impl Write, value: &impl serde::Serialize) -> io::Result<()> {

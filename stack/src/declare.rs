@@ -69,7 +69,8 @@ pub(crate) fn declare(wanted: &Wanted, observed: &Observed) -> Result<Declared, 
     let mut contents = addition::place(&wanted.source);
     contents.extend(prometheus_files(&wanted.settings, &services));
     let files = contents.iter().map(|(path, text)| (path.clone(), sha256_hex(text.as_bytes()))).collect();
-    let content = Content { runtime, program: wanted.program.clone(), services, absent, ports, files };
+    let content =
+        Content { runtime, program: wanted.program.clone(), services, absent, ports, doors: BTreeMap::new(), files };
     Ok(Declared { release: Release::new(content), contents, notes })
 }
 

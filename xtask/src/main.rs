@@ -1,6 +1,7 @@
 //! The command line: parse, call one library, report. Nothing else prints.
 
 mod cli;
+mod clock;
 mod control;
 mod deploy;
 mod diff;

@@ -13,6 +13,8 @@ use std::{
 
 use tempfile::TempDir;
 
+use crate::stage::copy;
+
 /// Arguments that only a careful script passes on unharmed.
 const HOSTILE: [&str; 6] = ["two words", "", "it's \"quoted\"", "$HOME `id`", "*", "back\\slash\nnewline"];
 
@@ -247,12 +249,6 @@ fn stand_in(path: &Path) {
     fs::write(&draft, STAND_IN).unwrap();
     fs::set_permissions(&draft, fs::Permissions::from_mode(0o755)).unwrap();
     copy(&draft, path);
-}
-
-/// By a process of its own: a file that this one has written may still be open in what another test is just starting,
-/// and then cannot be executed.
-fn copy(from: &Path, to: &Path) {
-    assert!(Command::new("cp").arg("-Rp").args([from, to]).status().unwrap().success());
 }
 
 fn find_on_path(tool: &str) -> PathBuf {

@@ -11,7 +11,7 @@ use std::{
 
 use rustix::process::Signal;
 
-use crate::stage::{Job, Stage, lacks, until};
+use crate::stage::{Job, Stage, copy, lacks, until};
 
 /// A stage whose settings name another machine: this one, by way of sshd.
 struct Far {
@@ -262,7 +262,7 @@ fn a_program_of_another_protocol_is_replaced_by_a_deploy_only() {
     let script = "for arg; do case $arg in --nonce=*) nonce=${arg#--nonce=};; esac; done\n\
                   echo \"{\\\"hello\\\":\\\"$nonce\\\",\\\"protocol\\\":0,\\\"program\\\":\\\"old\\\"}\"; cat >/dev/null";
     far.script("old", script);
-    fs::copy(far.path("bin/old"), &own).unwrap();
+    copy(&far.path("bin/old"), &own);
     fs::write(far.root().join("bin/xtask.id"), "old").unwrap();
     far.run("status").exits(3).says("speaks protocol 0");
     far.ok("deploy");

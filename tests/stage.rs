@@ -74,6 +74,12 @@ fn is_lacking(part: &str) -> bool {
     true
 }
 
+/// By a process of its own: a file that this one has written may still be open in what another test is just starting,
+/// and then cannot be executed.
+pub(crate) fn copy(from: &Path, to: &Path) {
+    assert!(Command::new("cp").arg("-Rp").args([from, to]).status().unwrap().success());
+}
+
 /// A process that cannot be mistaken for a later one with its pid.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Process {
@@ -291,7 +297,9 @@ impl Stage {
         // A name of its own: a build that goes on meanwhile must not change what is tested.
         let program = folder.path().join("program");
         let built = env!("CARGO_BIN_EXE_xtask");
-        fs::hard_link(built, &program).or_else(|_| fs::copy(built, &program).map(|_| ())).unwrap();
+        if fs::hard_link(built, &program).is_err() {
+            copy(Path::new(built), &program);
+        }
         let (ports, guard) = take_ports();
         let stage = Stage { folder, program, ports, _guard: guard, mounts: Cell::new(0) };
         let [_, api, engine, prometheus, node_exporter] = ports;

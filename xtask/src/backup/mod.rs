@@ -4,14 +4,17 @@ mod back;
 mod check;
 mod look;
 mod save;
+mod schedule;
 
 use std::path::Path;
 
 use anyhow::Result;
 use ops::backup::Backup;
 use stack::{
+    backup::Backups,
     failure::{Class, Failure},
     observed::Question,
+    settings,
 };
 
 use crate::{
@@ -26,6 +29,10 @@ struct Found {
     /// Whether there is something that runs, and may be saved.
     is_deployed: bool,
     interrupt: Interrupt,
+    /// What is set about backups.
+    settings: settings::Backup,
+    /// How they went.
+    backups: Backups,
 }
 
 pub(crate) fn run(settings: Option<&Path>, args: cli::Backup) -> Result<Exit> {
@@ -42,6 +49,7 @@ pub(crate) fn run(settings: Option<&Path>, args: cli::Backup) -> Result<Exit> {
         Some(BackupVerb::Verify { read, max_duration, json }) => check::verify(&found, read, max_duration, json),
         Some(BackupVerb::Drill { id, source, json }) => check::drill(&found, &id, source.as_deref(), json),
         Some(BackupVerb::Prune { dry_run, forget, json }) => save::prune(&found.backup, dry_run, &forget, json),
+        Some(BackupVerb::Schedule { at, remove, json }) => schedule::run(&found, at, remove, json),
         Some(BackupVerb::Export { model, file }) => back::export(&found, &model, &file),
         Some(BackupVerb::Import { file }) => back::import(&found, &file),
         Some(BackupVerb::Restore { id, source, path, to, dry_run, yes, json }) => {
@@ -68,12 +76,24 @@ fn find(settings: Option<&Path>, repository: Option<&Path>) -> Result<Found> {
     }
     let observed = session.client.observe(Question::default())?;
     let backup = Backup::of_stack(&session.settings, &observed, &session.folder, repository)?;
-    Ok(Found { backup, is_deployed: observed.current.is_some(), interrupt: session.interrupt })
+    Ok(Found {
+        backup,
+        is_deployed: observed.current.is_some(),
+        interrupt: session.interrupt,
+        settings: session.settings.backup,
+        backups: observed.backups,
+    })
 }
 
 fn of_folder(repository: Option<&Path>, folder: Option<&Path>) -> Result<Found> {
     let backup = Backup::of_folder(repository.unwrap_or(Path::new("")), folder)?;
-    Ok(Found { backup, is_deployed: folder.is_some(), interrupt: Interrupt::listen()? })
+    Ok(Found {
+        backup,
+        is_deployed: folder.is_some(),
+        interrupt: Interrupt::listen()?,
+        settings: settings::Backup::default(),
+        backups: Backups::default(),
+    })
 }
 
 fn is_of(error: &anyhow::Error, class: Class) -> bool {

@@ -2,12 +2,13 @@
 
 use std::{
     fs::{self, File},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
 use serde_json::Value;
 
-use crate::stage::{Ran, Stage, lacks};
+use crate::stage::{Ran, Stage, lacks, until};
 
 const MODEL: &str = "manifests/registry.ollama.ai/library/qwen2.5-coder/32b-instruct-q8_0";
 
@@ -209,4 +210,72 @@ fn a_model_is_carried_to_a_machine_without_internet() {
     stage.ok("backup import model.tar");
     assert!(read(&store(&stage)) == before);
     stage.ok("verify");
+}
+
+/// A crontab of the stage's own, and no systemd.
+fn with_cron(stage: &Stage) {
+    let programs = [
+        ("systemctl", "echo offline; exit 1"),
+        (
+            "crontab",
+            "cd \"$HOME\"; case $1 in -l) cat table 2>/dev/null || { echo no crontab for me >&2; exit 1; } ;; -) cat >table ;; esac",
+        ),
+    ];
+    for (name, script) in programs {
+        stage.write(&format!("bin/{name}"), &format!("#!/bin/sh\n{script}\n"));
+        fs::set_permissions(stage.path(&format!("bin/{name}")), fs::Permissions::from_mode(0o755)).unwrap();
+    }
+}
+
+#[test]
+fn it_is_scheduled_once_and_what_is_scheduled_works() {
+    let stage = Stage::deployed();
+    with_cron(&stage);
+    stage.write("table", "0 5 * * * theirs\n");
+    stage.ok("backup schedule");
+    let shown = stage.ok("backup schedule --at 03:30 --json").json();
+    assert_eq!(shown["by"], "cron");
+    let table = fs::read_to_string(stage.path("table")).unwrap();
+    let ours: Vec<&str> = table.lines().filter(|line| line.contains("bin/xtask")).collect();
+    assert_eq!(ours.len(), 2, "{table}");
+    assert!(ours[0].starts_with("30 3 * * * ") && ours[1].starts_with("30 9 * * 0 "), "{table}");
+    // As cron would: the line without its five fields, and next to no environment.
+    for line in ours {
+        let line = line.splitn(6, ' ').nth(5).unwrap().replace('\'', "'\\''");
+        stage.shell(&format!("cd / && env -i HOME=\"$HOME\" PATH=/usr/bin:/bin /bin/sh -c '{line}'")).exits(0);
+    }
+    let log = fs::read_to_string(stage.root().join("logs/backup.log")).unwrap();
+    assert!(log.contains("saved ") && log.contains("came back"), "{log}");
+    let said = stage.ok("status").stdout;
+    assert!(said.contains("whole; drill of") && said.contains("runs daily at 03:30 by cron"), "{said}");
+    let checks = stage.ok("verify --json").json();
+    let last = checks["checks"].as_array().unwrap().last().unwrap().clone();
+    assert_eq!((&last["name"], &last["result"]), (&"the last backup is whole".into(), &"pass".into()));
+    stage.ok("backup schedule --remove");
+    assert_eq!(fs::read_to_string(stage.path("table")).unwrap(), "0 5 * * * theirs\n");
+    assert!(!stage.ok("status").stdout.contains("by cron"));
+}
+
+#[test]
+fn what_a_backup_measures_reaches_prometheus() {
+    if ["prometheus", "node_exporter"].into_iter().any(lacks) {
+        return;
+    }
+    let stage = Stage::deployed();
+    stage.ok("backup");
+    let (_, metrics) = stage.get("node-exporter", "/metrics").unwrap();
+    assert!(metrics.contains("\nllm_backup_last_run_complete 1\n"), "{metrics}");
+    // Prometheus has samples by now; they are saved, and nothing of the snapshot is left with it.
+    until("Prometheus has samples to save", || {
+        let saved = stage.ok("backup --json --source prometheus").json();
+        (saved["files"].as_u64() > Some(0)).then_some(())
+    });
+    let left = fs::read_dir(stage.root().join("data/prometheus/snapshots")).into_iter().flatten().count();
+    assert_eq!(left, 0);
+    stage.ok("backup drill");
+    stage.run("backup restore latest --yes").exits(7).says("prometheus runs");
+    stage.ok("stop prometheus");
+    stage.ok("backup restore latest --yes");
+    stage.ok("start prometheus");
+    stage.await_state("prometheus", "healthy");
 }

@@ -4,7 +4,7 @@
 
 use std::{fmt::Write as _, path::PathBuf};
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -25,6 +25,8 @@ pub struct Backups {
     pub drill: Option<Run>,
     /// Where the last snapshot was written to.
     pub repository: Option<PathBuf>,
+    /// When it runs by itself, in words; `None`: never.
+    pub scheduled: Option<String>,
 }
 
 /// A run of something.
@@ -62,7 +64,45 @@ pub enum Outcome {
     Failed,
 }
 
+/// A scheduled backup that is this much older was missed.
+const MISSED_AFTER: TimeDelta = TimeDelta::hours(26);
+
 impl Backups {
+    /// Why the last backup is not as it should be, if so.
+    pub fn fault(&self, now: DateTime<Utc>) -> Option<String> {
+        let last = self.last.as_ref()?;
+        let detail = last.detail.as_deref().unwrap_or_default();
+        match (last.result, &self.complete, &self.scheduled) {
+            (Outcome::Failed, ..) => Some(format!("the last backup failed: {detail}")),
+            (Outcome::Incomplete, ..) => Some(format!("the last backup is incomplete: {detail}")),
+            (Outcome::Done, Some(complete), Some(when)) if now - complete.began > MISSED_AFTER => {
+                Some(format!("the last backup is from {}, though it is to run {when}", day(complete)))
+            }
+            _ => match &self.drill {
+                Some(drill) if drill.result != Outcome::Done => {
+                    Some(format!("the last drill failed: {}", drill.detail.as_deref().unwrap_or_default()))
+                }
+                _ => None,
+            },
+        }
+    }
+
+    /// The last backup in a line.
+    pub fn words(&self) -> Option<String> {
+        let last = self.last.as_ref()?;
+        let result = match last.result {
+            Outcome::Done => "whole",
+            Outcome::Incomplete => "incomplete",
+            Outcome::Failed => "failed",
+        };
+        let drill = self.drill.as_ref().map(|drill| {
+            let result = if drill.result == Outcome::Done { "came back" } else { "failed" };
+            format!("; drill of {}: {result}", day(drill))
+        });
+        let scheduled = self.scheduled.as_deref().map_or("not scheduled".to_owned(), |when| format!("runs {when}"));
+        Some(format!("{}: {result}{}; {scheduled}", day(last), drill.unwrap_or_default()))
+    }
+
     /// What is written down at a root; nothing where nothing is.
     pub fn read(root: &Root) -> Result<Self, Failure> {
         Ok(durable::read_json(&root.backups())?.unwrap_or_default())
@@ -103,6 +143,11 @@ impl Backups {
     }
 }
 
+/// When a run began, on this machine's clock.
+fn day(run: &Run) -> String {
+    run.began.with_timezone(&chrono::Local).format("%Y-%m-%d %H:%M").to_string()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -137,5 +182,32 @@ mod tests {
                 "llm_backup_last_run_written_bytes 3",
             ]
         );
+    }
+
+    #[test]
+    fn a_backup_that_is_missed_or_did_not_come_back_is_a_fault() {
+        let now = DateTime::from_timestamp(1_795_000_000, 0).unwrap();
+        let run = |hours, result| Run {
+            began: now - TimeDelta::hours(hours),
+            seconds: 1.0,
+            result,
+            snapshot: None,
+            bytes: 0,
+            bytes_written: 0,
+            detail: Some("why".to_owned()),
+        };
+        let with = |hours, result, scheduled: bool| Backups {
+            last: Some(run(hours, result)),
+            complete: Some(run(hours, result)),
+            scheduled: scheduled.then(|| "daily".to_owned()),
+            ..Backups::default()
+        };
+        assert_eq!(Backups::default().fault(now), None, "none yet is no fault");
+        assert_eq!(with(1000, Outcome::Done, false).fault(now), None);
+        assert_eq!(with(25, Outcome::Done, true).fault(now), None);
+        assert!(with(27, Outcome::Done, true).fault(now).unwrap().contains("daily"));
+        assert!(with(1, Outcome::Incomplete, true).fault(now).unwrap().contains("incomplete: why"));
+        let failed = Backups { drill: Some(run(1, Outcome::Failed)), ..with(1, Outcome::Done, true) };
+        assert!(failed.fault(now).unwrap().contains("drill failed"));
     }
 }

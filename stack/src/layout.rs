@@ -111,7 +111,8 @@ impl Root {
         self.state().join(format!("run/{component}.json"))
     }
 
-    pub(crate) fn logs(&self) -> PathBuf {
+    /// What components and scheduled runs printed.
+    pub fn logs(&self) -> PathBuf {
         self.0.join("logs")
     }
 

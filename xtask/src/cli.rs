@@ -107,7 +107,8 @@ pub(crate) struct Deploy {
 
 #[derive(Debug, Args)]
 pub(crate) struct Status {
-    /// {"host","runtime","release","components":[{"name","state","url"?,"detail"?}]}
+    /// {"host","runtime","release","components":[{"name","state","url"?,"detail"?}],
+    /// "backup":{"began","seconds","result":"done|incomplete|failed","snapshot"?,"bytes","bytes_written","detail"?}?}
     #[arg(long)]
     pub(crate) json: bool,
     /// Show it again whenever it changes, until Ctrl-C
@@ -284,6 +285,18 @@ pub(crate) enum BackupVerb {
         /// A file that is not there yet
         #[arg(value_hint = ValueHint::FilePath)]
         file: PathBuf,
+    },
+    /// Have the host back up each day, prune, and hold a drill each Sunday
+    Schedule {
+        /// On the host's clock [default: backup.at in stack.toml]
+        #[arg(long, value_name = "HH:MM", value_parser = stack::settings::time_of_day)]
+        at: Option<stack::settings::TimeOfDay>,
+        /// No longer
+        #[arg(long, conflicts_with = "at")]
+        remove: bool,
+        /// {"by":"launchd|systemd|cron","next","next_drill"?,"last"?}
+        #[arg(long)]
+        json: bool,
     },
     /// Take models from such a file, every digest checked
     Import {

@@ -10,6 +10,7 @@ mod model;
 mod preflight;
 mod prometheus;
 mod run;
+mod schedule;
 
 use std::{
     ops::ControlFlow,
@@ -36,6 +37,7 @@ pub use self::{
     model::{Moved, export, import},
     preflight::{Allowed, Preflight},
     run::{Ran, SaveRequest, prune},
+    schedule::{Scheduled, schedule, unschedule},
 };
 
 /// What agents are configured with, below the home folder of the user that the stack runs as.

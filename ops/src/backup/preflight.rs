@@ -170,3 +170,62 @@ impl std::fmt::Display for Why {
 }
 
 impl std::error::Error for Why {}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    fn of(place: &Path) -> Backup {
+        fs::create_dir_all(place.join("from")).unwrap();
+        fs::write(place.join("from/file"), b"content").unwrap();
+        Backup::of_folder(&place.join("disk/repository"), Some(&place.join("from"))).unwrap()
+    }
+
+    fn facts(free_bytes: u64, network: Option<&str>, is_writable: bool) -> Facts {
+        Facts { nearest: "/disk".into(), free_bytes, is_writable, network: network.map(str::to_owned) }
+    }
+
+    #[test]
+    fn a_disk_that_is_not_mounted_is_not_replaced_by_a_folder() {
+        let place = tempfile::tempdir().unwrap();
+        let backup = of(place.path());
+        let failure = backup.destination(place.path(), Allowed::default()).unwrap_err();
+        assert_eq!(failure.class, Class::Nothing, "{failure}");
+        fs::create_dir_all(place.path().join("disk")).unwrap();
+        assert!(backup.destination(place.path(), Allowed::default()).is_err(), "a folder of that name is no disk");
+        assert_eq!(backup.destination(Path::new("/Volumes"), Allowed::default()), Ok(()), "elsewhere it is a folder");
+        assert!(!place.path().join("disk/repository").exists());
+    }
+
+    #[test]
+    fn says_what_is_in_the_way() {
+        let place = tempfile::tempdir().unwrap();
+        let mut backup = of(place.path());
+        let class =
+            |backup: &Backup, facts, allowed, bytes| backup.refusal(&facts, allowed, bytes).err().map(|it| it.class);
+        let (none, network) = (Allowed::default(), Allowed { network: true, ..Allowed::default() });
+        assert_eq!(class(&backup, facts(1 << 30, None, true), none, 1 << 20), None);
+        assert_eq!(class(&backup, facts(1 << 30, Some("nfs"), true), none, 1), Some(Class::Refused));
+        assert_eq!(class(&backup, facts(1 << 30, Some("nfs"), true), network, 1), None);
+        assert_eq!(class(&backup, facts(1 << 30, None, false), none, 1), Some(Class::Refused));
+        assert_eq!(class(&backup, facts(1 << 20, None, true), none, 1 << 20), Some(Class::Failed));
+        assert_eq!(class(&backup, facts(0, None, true), none, 0), None, "nothing new needs no room");
+        backup.system = "Darwin".to_owned();
+        let failure = backup.refusal(&facts(1 << 30, None, false), none, 1).unwrap_err();
+        assert!(failure.hint.unwrap().contains("Full Disk Access"));
+        let private =
+            StoreError::Disk { doing: "read", path: "lock".to_owned(), source: io::Error::from_raw_os_error(1) };
+        assert!(backup.failure("cannot open", &private).hint.unwrap().contains("Full Disk Access"));
+    }
+
+    #[test]
+    fn looking_changes_nothing() {
+        let place = tempfile::tempdir().unwrap();
+        let backup = of(place.path());
+        let found = backup.preflight(Allowed::default()).unwrap();
+        assert_eq!((found.exists, found.new_bytes(), found.refusal), (false, 7, None));
+        assert!(!place.path().join("disk").exists());
+    }
+}

@@ -4,14 +4,17 @@ mod back;
 mod check;
 mod look;
 mod save;
+mod schedule;
 
 use std::path::Path;
 
 use anyhow::Result;
 use ops::backup::Backup;
 use stack::{
+    backup::Backups,
     failure::{Class, Failure},
     observed::Question,
+    settings,
 };
 
 use crate::{
@@ -27,6 +30,10 @@ struct Found {
     /// Whether there is something that runs, and may be saved.
     is_deployed: bool,
     interrupt: Interrupt,
+    /// What is set about backups.
+    settings: settings::Backup,
+    /// How they went.
+    backups: Backups,
 }
 
 pub(crate) fn run(settings: Option<&Path>, args: cli::Backup) -> Result<Exit> {
@@ -34,7 +41,7 @@ pub(crate) fn run(settings: Option<&Path>, args: cli::Backup) -> Result<Exit> {
     let found = match &args.source_dir {
         Some(folder) => of_folder(repository, Some(folder))?,
         None => match find(settings, repository)? {
-            Place::Here(found) => found,
+            Place::Here(found) => *found,
             Place::There(session) => return there::run(*session, how(&args)),
         },
     };
@@ -46,6 +53,7 @@ pub(crate) fn run(settings: Option<&Path>, args: cli::Backup) -> Result<Exit> {
         Some(BackupVerb::Verify { read, max_duration, json }) => check::verify(&found, read, max_duration, json),
         Some(BackupVerb::Drill { id, source, json }) => check::drill(&found, &id, source.as_deref(), json),
         Some(BackupVerb::Prune { dry_run, forget, json }) => save::prune(&found.backup, dry_run, &forget, json),
+        Some(BackupVerb::Schedule { at, remove, json }) => schedule::run(&found, at, remove, json),
         Some(BackupVerb::Export { model, file }) => back::export(&found, &model, &file),
         Some(BackupVerb::Import { file }) => back::import(&found, &file),
         Some(BackupVerb::Restore { id, source, path, to, dry_run, yes, json }) => {
@@ -66,7 +74,7 @@ fn how(args: &cli::Backup) -> As {
 
 /// Where the stack is.
 enum Place {
-    Here(Found),
+    Here(Box<Found>),
     There(Box<Session>),
 }
 
@@ -75,7 +83,7 @@ fn find(settings: Option<&Path>, repository: Option<&Path>) -> Result<Place> {
     let mut session = match Session::open(settings, Need::Any) {
         // Whoever names a repository may be anywhere: on a new machine with nothing but the disk.
         Err(error) if repository.is_some() && settings.is_none() && is_of(&error, Class::Settings) => {
-            return of_folder(repository, None).map(Place::Here);
+            return of_folder(repository, None).map(Box::new).map(Place::Here);
         }
         session => session?,
     };
@@ -84,13 +92,24 @@ fn find(settings: Option<&Path>, repository: Option<&Path>) -> Result<Place> {
     }
     let observed = session.client.observe(Question::default())?;
     let backup = Backup::of_stack(&session.settings, &observed, &session.folder, repository)?;
-    let is_deployed = observed.current.is_some();
-    Ok(Place::Here(Found { backup, is_deployed, interrupt: session.interrupt }))
+    Ok(Place::Here(Box::new(Found {
+        backup,
+        is_deployed: observed.current.is_some(),
+        interrupt: session.interrupt,
+        settings: session.settings.backup,
+        backups: observed.backups,
+    })))
 }
 
 fn of_folder(repository: Option<&Path>, folder: Option<&Path>) -> Result<Found> {
     let backup = Backup::of_folder(repository.unwrap_or(Path::new("")), folder)?;
-    Ok(Found { backup, is_deployed: folder.is_some(), interrupt: Interrupt::listen()? })
+    Ok(Found {
+        backup,
+        is_deployed: folder.is_some(),
+        interrupt: Interrupt::listen()?,
+        settings: settings::Backup::default(),
+        backups: Backups::default(),
+    })
 }
 
 fn is_of(error: &anyhow::Error, class: Class) -> bool {

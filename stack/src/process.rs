@@ -102,7 +102,7 @@ pub(crate) struct Started {
 /// a file, since to write where nobody reads any more would end it.
 pub(crate) fn start(command: &Command, lock: &File) -> io::Result<Started> {
     let output = tempfile::tempfile()?;
-    let handle = duct::cmd(&command.program, &command.args)
+    let handle = expression(command)
         .stdin_file(lock.try_clone()?)
         .stderr_to_stdout()
         .stdout_file(output.try_clone()?)
@@ -151,6 +151,39 @@ pub(crate) fn run(command: &Command, lock: &File, timeout: Duration) -> io::Resu
         },
         Ok,
     )
+}
+
+/// What a command answered.
+#[derive(Debug)]
+pub struct Answer {
+    /// Whether it ended with status 0.
+    pub success: bool,
+    /// What it printed.
+    pub stdout: String,
+    /// What it complained about, without the last line's end.
+    pub stderr: String,
+}
+
+/// Runs a command that answers soon, with `input` on its standard input.
+pub fn ask(command: &Command, input: &str) -> io::Result<Answer> {
+    let output = expression(command).stdin_bytes(input).stdout_capture().stderr_capture().unchecked().run()?;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    Ok(Answer {
+        success: output.status.success(),
+        stdout: text(&output.stdout),
+        stderr: text(&output.stderr).trim_end().to_owned(),
+    })
+}
+
+/// Starts a command whose output is read as it comes. At the output's end, a command that failed is an error; dropped
+/// before, it is ended.
+pub fn stream(command: &Command) -> io::Result<impl Read + Send + use<>> {
+    expression(command).stdin_null().stderr_null().reader()
+}
+
+fn expression(command: &Command) -> duct::Expression {
+    let expression = duct::cmd(&command.program, &command.args);
+    command.env.iter().fold(expression, |it, (name, value)| it.env(name, value))
 }
 
 /// Starts a program at the head of a process group of its own; both its streams go to `log`.
@@ -240,7 +273,7 @@ pub(crate) fn leave_session() {
 }
 
 /// Finds a program on PATH or where tools are put.
-pub(crate) fn find(name: &str) -> Option<PathBuf> {
+pub fn find(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     env::split_paths(&path)
         .chain(TOOL_FOLDERS.iter().map(PathBuf::from))
@@ -408,8 +441,8 @@ pub(crate) fn last_words(log: &Path) -> Option<String> {
     tail.lines().rev().map(str::trim).find(|line| !line.is_empty()).map(str::to_owned)
 }
 
-/// What `uname` says: `s` the system, `m` the machine. Asked through PATH, so that a host can be another in tests.
-pub(crate) fn uname(what: char) -> io::Result<String> {
+/// What `uname` says: `s` the system, `m` the machine, `n` its name. Asked through PATH, so that a host can be another in tests.
+pub fn uname(what: char) -> io::Result<String> {
     let flag = format!("-{what}");
     duct::cmd!("uname", flag).stderr_null().read()
 }

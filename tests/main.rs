@@ -7,9 +7,12 @@
 
 mod backup;
 mod cli;
+mod contract;
 mod crash;
+mod cut;
 mod deploy;
 mod disk;
+mod far;
 mod job;
 mod legacy;
 mod logs;

@@ -341,6 +341,12 @@ impl Stage {
         &self.ports[1..]
     }
 
+    /// Puts a shell script first on PATH.
+    pub(crate) fn script(&self, name: &str, text: &str) {
+        self.write(&format!("bin/{name}"), &format!("#!/bin/sh\n{text}\n"));
+        fs::set_permissions(self.path(&format!("bin/{name}")), fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
     /// Writes a file in the folder of the settings.
     pub(crate) fn write(&self, name: &str, text: &str) {
         let path = self.path(name);
@@ -370,12 +376,8 @@ impl Stage {
             .collect();
         let folder = self.folder.path().display();
         let find_address = "for arg; do case $arg in --web.listen-address=*) listen=${arg#*=};; esac; done";
-        let text = format!(
-            "#!/bin/sh\ncd '{folder}'\n{find_address}\n{script}\nSTAGE_SERVES=$listen exec {}\n",
-            command.join(" ")
-        );
-        self.write(&format!("bin/{name}"), &text);
-        fs::set_permissions(self.path(&format!("bin/{name}")), fs::Permissions::from_mode(0o755)).unwrap();
+        let serve = format!("STAGE_SERVES=$listen exec {}", command.join(" "));
+        self.script(name, &format!("cd '{folder}'\n{find_address}\n{script}\n{serve}"));
     }
 
     /// A command in this stage's folder that knows of nothing outside of it.

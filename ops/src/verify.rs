@@ -334,7 +334,14 @@ mod tests {
             detail: None,
         };
         let components = urls.iter().map(part).collect();
-        let summary = Summary { host: "studio".into(), runtime: None, release: None, components };
+        let summary = Summary {
+            host: "studio".into(),
+            runtime: None,
+            release: None,
+            components,
+            backup: None,
+            backup_words: None,
+        };
         let checks = from_client(&summary);
         let results: Vec<Verdict> = checks.iter().map(|check| check.result).collect();
         assert_eq!(results, [Verdict::Pass, Verdict::Fail, Verdict::Fail, Verdict::Fail]);

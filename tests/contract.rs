@@ -5,10 +5,11 @@ use std::{collections::BTreeMap, env, fs, os::unix::fs::symlink, path::PathBuf};
 
 use serde_json::{Value, json};
 use stack::{
+    failure::Failure,
     host::Host,
     layout::Root,
     protocol::{Event, Stream},
-    ssh::{Ssh, Target},
+    ssh::{Shipment, Ssh, Supplier, System, Target},
     transport::Client,
 };
 
@@ -34,6 +35,19 @@ const WORDS: [&str; 16] = [
     "", " a  b ", "it's", "\"so\"", "$HOME", "`id`", "\\n", "*", "~", "a\nb", "é😀", "!!", "; exit 3", "--", "-x", "#",
 ];
 
+/// There is nothing that a host could lack.
+struct Nobody;
+
+impl Supplier for Nobody {
+    fn supply(&mut self, system: &System) -> Result<Shipment, Failure> {
+        panic!("{system:?} has no program")
+    }
+
+    fn building(&mut self, words: &str) {
+        panic!("nothing is built: {words}")
+    }
+}
+
 /// A client that holds a transport to the contract. It has its orders from [`keeps_the_contract`].
 #[test]
 #[ignore = "a part of other tests"]
@@ -43,7 +57,7 @@ fn holds_to_the_contract() {
     let text = |key: &str| order[key].as_str().unwrap().to_owned();
     let mut client = if order["over_ssh"] == true {
         let target = Target { address: "far".into(), user: None, port: None, root: text("root"), program: None };
-        Client(Box::new(Ssh::connect(&target, &mut |system| panic!("{system:?} has no program")).unwrap()))
+        Client(Box::new(Ssh::connect(&target, &mut Nobody).unwrap()))
     } else {
         let (root, program) = (Root::new(PathBuf::from(text("root"))), PathBuf::from(text("program")));
         Client(Box::new(Host { root, program, program_id: "any".to_owned(), password: None }))

@@ -156,3 +156,37 @@ fn of_two_clients_at_once_one_deploys_and_the_other_is_told() {
     assert!(ended.iter().all(|ran| matches!(ran.code, Some(0 | 7 | 11))), "{ended:?}");
     far.is_settled();
 }
+
+/// A cargo that builds for no other target; on the host it takes its time, and has the program ready.
+const CARGO: &str = r#"
+case "$*" in *--target\ *) echo "error: no linker for it" >&2; exit 101;; esac
+[ -f Cargo.lock ] && [ -f tests/main.rs ] && [ -f stack/src/lib.rs ] || exit 102
+echo "$STACK_PROGRAM_ID" >> "$folder/builds"
+echo "   Compiling stack v0.1.0" >&2
+while [ ! -e "$folder/go" ]; do sleep 0.05; done
+[ -e "$folder/fault" ] && { echo "error: it does not compile" >&2; exit 101; }
+mkdir -p target/ship && cp "$folder/program" target/ship/xtask
+"#;
+
+#[test]
+fn a_host_with_cargo_builds_what_cannot_be_built_here_and_goes_on_without_us() {
+    let Some(far) = Far::new() else { return };
+    far.script("cargo", &format!("folder='{}'\n{CARGO}", far.path("").display()));
+    // What it is built from is found where the binary is called.
+    let workspace = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+    let deploy = || far.start_with(&format!("CARGO_MANIFEST_DIR='{workspace}/xtask'"), "--settings stack.toml deploy");
+    far.write("fault", "");
+    far.write("go", "");
+    deploy().finish().exits(3).says("no linker for it").says("could not be built there").says("it does not compile");
+    ["fault", "go", "builds"].iter().for_each(|name| fs::remove_file(far.path(name)).unwrap());
+    let first = deploy();
+    until("the host builds", || first.stderr().contains("there: Compiling stack v0.1.0").then_some(()));
+    first.kill();
+    let second = deploy();
+    until("it is followed again", || second.stderr().contains("there: Compiling").then_some(()));
+    far.write("go", "");
+    second.finish().exits(0);
+    assert_eq!(fs::read_to_string(far.path("builds")).unwrap().lines().count(), 1, "it was built once");
+    far.is_settled();
+    assert!(!far.root().join("build").exists());
+}

@@ -4,12 +4,54 @@ use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use stack::{
-    failure::{Class, Failure},
-    ssh::System,
+    failure::{Class, Doing, Failure},
+    ssh::{Shipment, Supplier, System},
 };
 use xshell::{Shell, cmd};
 
 use crate::{report, session};
+
+/// What the program is made from, below the workspace: see build.rs.
+const SOURCES: &str = env!("STACK_PROGRAM_SOURCES");
+
+/// Builds this program for a host from the sources that this one was built from; where that cannot be done here, has the
+/// host do it.
+#[derive(Default)]
+pub(crate) struct Builder {
+    /// What the build there said last.
+    said: String,
+}
+
+impl Supplier for Builder {
+    fn supply(&mut self, system: &System) -> Result<Shipment, Failure> {
+        let cannot = |why: String| {
+            let message = format!("cannot build the program for {} on {}", system.name, system.machine);
+            Failure::new(Class::Failed, message).because(&std::io::Error::other(why))
+        };
+        let triple = triple(system).ok_or_else(|| {
+            cannot("there is no such target".to_owned()).hint("hosts can be Linux and macOS, on x86_64 and arm64")
+        })?;
+        report::say(&format!("building the program for {} on {}", system.name, system.machine));
+        match build(triple) {
+            Ok(file) => Ok(Shipment::Program(std::fs::read(&file).doing("cannot read", &file)?)),
+            Err(error) if system.cargo => {
+                report::say(&format!("{error:#}\nthat cannot be done here: the host has cargo and builds it"));
+                Ok(Shipment::Sources(sources().map_err(|error| cannot(format!("{error:#}")))?))
+            }
+            Err(error) => Err(cannot(format!("{error:#}")).hint(format!(
+                "install Rust on the host, which then builds it; or build it here: cargo's words above say what is \
+                 missing, `rustup target add {triple}` brings the target, and its linker is named in .cargo/config.toml"
+            ))),
+        }
+    }
+
+    fn building(&mut self, words: &str) {
+        if !words.is_empty() && words != self.said {
+            report::say(&format!("     there: {words}"));
+            words.clone_into(&mut self.said);
+        }
+    }
+}
 
 /// The triple to build for, by what `uname -s` and `-m` say. Linux programs are linked statically, so that the host's libc
 /// does not matter.
@@ -23,25 +65,7 @@ fn triple(system: &System) -> Option<&'static str> {
     }
 }
 
-/// Builds this program for a host, from the sources that this one was built from.
-pub(crate) fn build(system: &System) -> Result<PathBuf, Failure> {
-    let cannot = |why: String| {
-        let message = format!("cannot build the program for {} on {}", system.name, system.machine);
-        Failure::new(Class::Failed, message).because(&std::io::Error::other(why))
-    };
-    let triple = triple(system).ok_or_else(|| {
-        cannot("there is no such target".to_owned()).hint("hosts can be Linux and macOS, on x86_64 and arm64")
-    })?;
-    report::say(&format!("building the program for {} on {}", system.name, system.machine));
-    cargo(triple).map_err(|error| {
-        cannot(format!("{error:#}")).hint(format!(
-            "cargo's words above say what is missing; `rustup target add {triple}` brings the target, and its linker is \
-             named in .cargo/config.toml"
-        ))
-    })
-}
-
-fn cargo(triple: &str) -> Result<PathBuf> {
+fn build(triple: &str) -> Result<PathBuf> {
     let shell = Shell::new()?;
     shell.change_dir(session::workspace()?);
     // For another target than this build's own, even if it is the same machine: its flags are not for build scripts.
@@ -59,4 +83,13 @@ fn cargo(triple: &str) -> Result<PathBuf> {
         message["executable"].as_str().map(PathBuf::from)
     });
     executables.next_back().context("cargo built no program")
+}
+
+/// The workspace as a compressed tar: what names the program, and what cargo wants to see beside it.
+fn sources() -> Result<Vec<u8>> {
+    let shell = Shell::new()?;
+    shell.change_dir(session::workspace()?);
+    let sources = SOURCES.split(' ');
+    let tar = cmd!(shell, "tar -czf - {sources...} tests").env("COPYFILE_DISABLE", "1").quiet();
+    Ok(tar.output()?.stdout)
 }

@@ -9,6 +9,7 @@ mod cli;
 mod crash;
 mod deploy;
 mod disk;
+mod docker;
 mod legacy;
 mod logs;
 mod port;

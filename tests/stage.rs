@@ -64,7 +64,7 @@ pub(crate) fn lacks(part: &str) -> bool {
 }
 
 /// Says that a test is left out, or fails it.
-fn is_lacking(part: &str) -> bool {
+pub(crate) fn is_lacking(part: &str) -> bool {
     let required = env::var("STACK_TESTS_REQUIRE").unwrap_or_default();
     let required = required.split([',', ' ']).any(|name| name == part);
     assert!(!required, "STACK_TESTS_REQUIRE names {part}, which cannot be had here");
@@ -570,7 +570,7 @@ impl Drop for Stage {
 }
 
 /// Takes a block of ports that no other test has, in this process or another: its guard can be bound only once.
-fn take_ports() -> ([u16; BLOCK as usize], TcpListener) {
+pub(crate) fn take_ports() -> ([u16; BLOCK as usize], TcpListener) {
     let first = PORTS.start + (std::process::id() % 997) as u16 * BLOCK;
     let blocks = (first..PORTS.end).chain(PORTS.start..first).step_by(usize::from(BLOCK));
     let free = |port: &u16| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).ok();

@@ -2,7 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::{component::Component, release::ReleaseId};
+use crate::{
+    component::Component,
+    release::{ReleaseId, sha256_hex},
+};
 
 /// The folder that holds the whole stack on a host; an absolute path.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +37,11 @@ impl Root {
         self.bin().join("xtask.id")
     }
 
+    /// Whether that program is this one.
+    pub fn has_program(&self, id: &str) -> bool {
+        self.program().exists() && std::fs::read_to_string(self.program_id()).is_ok_and(|found| found.trim() == id)
+    }
+
     /// All releases.
     pub(crate) fn releases(&self) -> PathBuf {
         self.0.join("releases")
@@ -54,6 +62,16 @@ impl Root {
         // Resolved now, so that it stays whole while a deploy switches releases.
         let release = self.current().canonicalize().ok()?;
         Some(release.join("source"))
+    }
+
+    /// The files that containers see: the current release's, in folders that stay, since a mount holds on to its folder.
+    pub(crate) fn live(&self) -> PathBuf {
+        self.0.join("live")
+    }
+
+    /// What Compose and Docker know this root's containers and volumes by.
+    pub(crate) fn project(&self) -> String {
+        format!("stack-{}", &sha256_hex(self.0.as_os_str().as_encoded_bytes())[..8])
     }
 
     pub(crate) fn state(&self) -> PathBuf {

@@ -280,6 +280,8 @@ pub(crate) enum HostVerb {
         #[arg(long)]
         upstream: std::net::SocketAddr,
     },
+    /// Ask whether a URL answers: the health check of a container that has nothing but this program
+    Probe { url: String },
 }
 
 /// An alias, because clap reads a plain `Option` as "may be missing".

@@ -18,6 +18,7 @@ use stack::{
     plan::{Plan, Step, plan, plan_rollback},
     protocol::{Event, Outcome},
     release::{Contents, ReleaseId, Service},
+    settings::RuntimeChoice,
     transport::Client,
 };
 
@@ -47,10 +48,10 @@ pub(crate) fn run(settings: Option<&Path>, args: &cli::Deploy) -> Result<Exit> {
         }
         if round == 0 {
             deploy.say(&format!("{} on {} ({})", plan.release.content.runtime, deploy.session.host(), deploy.why()));
-            if !args.yes && !confirm(&deploy, &plan)? {
-                report::say("nothing was changed");
-                return Ok(Exit::Refused);
-            }
+        }
+        if !args.yes && !confirm(&deploy, &plan)? {
+            report::say("nothing was changed");
+            return Ok(Exit::Refused);
         }
         if plan.steps.is_empty() {
             return deploy.conclude(&plan.release.id, &observed);
@@ -115,7 +116,7 @@ fn preview(plan: &Plan, observed: &Observed, contents: &Contents, json: bool) ->
 /// Asks before anything that serves is interrupted; without a terminal there is nobody to ask, and whoever scripted
 /// this meant it. The embedded sandbox never asks.
 fn confirm(deploy: &Run, plan: &Plan) -> Result<bool> {
-    let interrupted: Vec<&str> = plan.steps.iter().filter_map(Step::interrupts).map(|it| it.name()).collect();
+    let interrupted: Vec<&str> = plan.steps.iter().flat_map(Step::interrupts).map(|it| it.name()).collect();
     let nobody = deploy.json || deploy.session.file.is_none() || !std::io::stdin().is_terminal();
     if interrupted.is_empty() || nobody {
         return Ok(true);
@@ -141,14 +142,15 @@ impl Run {
     }
 
     fn observe(&mut self, contents: bool) -> Result<Observed> {
-        let question = Question { contents, ..question(&self.session.settings) };
+        let question = Question { contents, ..question(&self.session.settings, PROGRAM_ID) };
         Ok(self.session.client.observe(question)?)
     }
 
     fn why(&self) -> String {
-        match &self.session.file {
-            Some(file) => format!("{} asks for it", file.display()),
-            None => "there is no stack.toml: the embedded sandbox".to_owned(),
+        match (&self.session.file, self.session.settings.engine.runtime) {
+            (Some(_), RuntimeChoice::Auto) => "what a host of its kind runs best".to_owned(),
+            (Some(file), RuntimeChoice::Fixed(_)) => format!("{} asks for it", file.display()),
+            (None, _) => "there is no stack.toml: the embedded sandbox".to_owned(),
         }
     }
 

@@ -57,6 +57,7 @@ pub(crate) fn run(verb: HostVerb) -> Result<Exit> {
                 ..sandbox::Options::new(models)
             })?;
         }
+        HostVerb::Probe { url } => stack::host::probe(&url).map_err(anyhow::Error::msg)?,
         HostVerb::Gateway { listen, upstream } => gateway::serve(gateway::Options { listen, upstream })?,
     }
     Ok(Exit::Done)

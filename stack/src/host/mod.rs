@@ -4,7 +4,9 @@
 //! Invariant: whatever changes a host does so under `state/apply.lock`.
 
 mod apply;
+mod ask;
 mod control;
+mod docker;
 mod job;
 mod journal;
 mod logs;
@@ -12,7 +14,10 @@ mod observe;
 mod port;
 mod secrets;
 mod serve;
+mod starter;
+mod supervised;
 
+pub use ask::probe;
 pub use job::run as run_job;
 pub use serve::serve;
 
@@ -63,7 +68,10 @@ impl Host {
             Request::Control { action, components } => {
                 control::control(&self.root, action, &components, follow).map(|()| Reply::Done)
             }
-            Request::Logs(query) => logs::logs(&self.root, &query, follow).map(|()| Reply::Done),
+            Request::Logs(query) => {
+                let runtime = control::deployed(&self.root)?.content.runtime;
+                starter::starter(&self.root, runtime, None).logs(&query, follow).map(|()| Reply::Done)
+            }
             Request::Secrets { reveal } => Ok(Reply::Secrets(secrets::list(&self.root, reveal)?)),
             Request::SetSecret { name, value } => secrets::set(&self.root, &name, &value).map(|()| Reply::Done),
             Request::RemoveSecret { name } => secrets::remove(&self.root, &name).map(|()| Reply::Done),

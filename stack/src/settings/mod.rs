@@ -90,7 +90,16 @@ impl Default for Settings {
             },
             models: Models { default: "qwen2.5-coder:32b-instruct-q8_0".to_owned() },
             edge: Edge { allow: private_networks() },
-            ports: Ports { api: 11434, engine: 11435, prometheus: 19090, node_exporter: 19100 },
+            ports: Ports {
+                api: 11434,
+                lan_grafana: 3000,
+                lan_prometheus: 9090,
+                engine: 11435,
+                gateway: 11436,
+                grafana: 13000,
+                prometheus: 19090,
+                node_exporter: 19100,
+            },
             monitoring: Monitoring {
                 retention: Duration::from_secs(15 * 24 * 60 * 60),
                 scrape_interval: Duration::from_secs(5),
@@ -199,8 +208,16 @@ pub struct Edge {
 pub struct Ports {
     /// Where clients find Ollama's API: the edge, and in the sandbox the gateway itself.
     pub api: u16,
+    /// Grafana on the LAN, through the edge.
+    pub lan_grafana: u16,
+    /// Prometheus on the LAN, through the edge.
+    pub lan_prometheus: u16,
     /// The engine, on loopback.
     pub engine: u16,
+    /// The gateway, on loopback, where there is an edge.
+    pub gateway: u16,
+    /// Grafana, on loopback.
+    pub grafana: u16,
     /// Prometheus, on loopback.
     pub prometheus: u16,
     /// node_exporter, on loopback.

@@ -80,12 +80,20 @@ fn edge(mut table: Table<'_, '_>, edge: &mut Edge) {
 
 fn ports(mut table: Table<'_, '_>, ports: &mut Ports) {
     table.whole("api", &mut ports.api, 0..=u16::MAX);
+    table.whole("lan_grafana", &mut ports.lan_grafana, 1..=u16::MAX);
+    table.whole("lan_prometheus", &mut ports.lan_prometheus, 1..=u16::MAX);
     table.whole("engine", &mut ports.engine, 0..=u16::MAX);
+    table.whole("gateway", &mut ports.gateway, 0..=u16::MAX);
+    table.whole("grafana", &mut ports.grafana, 0..=u16::MAX);
     table.whole("prometheus", &mut ports.prometheus, 0..=u16::MAX);
     table.whole("node_exporter", &mut ports.node_exporter, 0..=u16::MAX);
     let named = [
         ("api", ports.api),
+        ("lan_grafana", ports.lan_grafana),
+        ("lan_prometheus", ports.lan_prometheus),
         ("engine", ports.engine),
+        ("gateway", ports.gateway),
+        ("grafana", ports.grafana),
         ("prometheus", ports.prometheus),
         ("node_exporter", ports.node_exporter),
     ];

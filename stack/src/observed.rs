@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     component::Component,
+    machine::Machine,
     process::Identity,
     release::{Contents, Release, ReleaseId},
 };
@@ -25,6 +26,9 @@ pub struct Question {
     pub programs: BTreeSet<Vec<String>>,
     /// Whether the current release's files are to be sent along, for a diff.
     pub contents: bool,
+    /// What is the machine? Asked with the folder of the models, which may begin with `~`.
+    #[serde(default)]
+    pub facts: Option<PathBuf>,
 }
 
 /// The answer.
@@ -62,6 +66,9 @@ pub struct Observed {
     pub programs: BTreeMap<String, Option<PathBuf>>,
     /// The current release's files, if asked for.
     pub contents: Contents,
+    /// The machine, if asked for.
+    #[serde(default)]
+    pub facts: Option<Machine>,
 }
 
 impl Observed {

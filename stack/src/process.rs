@@ -39,6 +39,9 @@ const TOOL_FOLDERS: [&str; 8] = [
 /// Variables that a component takes from us; everything else it is given by name.
 const KEPT_VARIABLES: [&str; 6] = ["HOME", "LANG", "LOGNAME", "PATH", "TMPDIR", "USER"];
 
+/// The slowest of the tools that only tell something, macOS' `system_profiler`, takes a second or two.
+const ASK_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// What to run, as data.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Command {
@@ -92,6 +95,18 @@ pub(crate) fn run(command: &Command, lock: &File, timeout: Duration) -> io::Resu
         None => {
             handle.kill()?;
             Err(io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {} s", timeout.as_secs())))
+        }
+    }
+}
+
+/// What a system's own tool answers; `None` if it is not there, fails, or takes too long.
+pub(crate) fn ask(name: &str, args: &[&str]) -> Option<String> {
+    let handle = duct::cmd(find(name)?, args).stdin_null().stderr_null().stdout_capture().unchecked().start().ok()?;
+    match handle.wait_timeout(ASK_TIMEOUT) {
+        Ok(Some(done)) => done.status.success().then(|| String::from_utf8_lossy(&done.stdout).into_owned()),
+        _ => {
+            let _ = handle.kill();
+            None
         }
     }
 }

@@ -10,7 +10,7 @@ use std::{
 };
 
 use reqwest::blocking::Client;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use stack::{
     component::Component,
@@ -29,7 +29,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 const SCRAPE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How a check ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
     /// It is so.
@@ -41,7 +41,7 @@ pub enum Verdict {
 }
 
 /// One check; the shape of `verify --json` is `{"checks":[…]}` of these.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Check {
     /// What was asked.
     pub name: String,

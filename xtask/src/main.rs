@@ -9,10 +9,12 @@ mod init;
 mod job;
 mod logs;
 mod program;
+mod progress;
 mod report;
 mod secret;
 mod session;
 mod status;
+mod there;
 #[cfg(test)]
 mod tidy;
 mod uninstall;

@@ -42,6 +42,8 @@ pub(crate) struct Cli {
 pub(crate) enum Verb {
     /// Write a first stack.toml
     Init(Init),
+    /// Judge the machine before anything is put on it
+    Preflight(Preflight),
     /// Bring the host to what stack.toml declares
     Deploy(Deploy),
     /// Show what runs, where, and how it is
@@ -87,6 +89,13 @@ pub(crate) struct Init {
     /// Take over the settings of the old guide's .env
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) from_env: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Preflight {
+    /// {"checks":[{"name","result":"pass|warn|fail","detail","fix"?}]}
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]

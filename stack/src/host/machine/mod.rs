@@ -65,7 +65,7 @@ fn address() -> Option<IpAddr> {
 
 /// The answer of a system's own tool.
 fn ask(program: &str, args: &[&str]) -> Option<String> {
-    process::ask(program, args)
+    process::look_up(program, args)
 }
 
 /// Asks for a number.

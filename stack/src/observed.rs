@@ -11,7 +11,9 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    backup::Backups,
     component::Component,
+    machine::Machine,
     process::Identity,
     release::{Contents, Release, ReleaseId},
 };
@@ -29,6 +31,9 @@ pub struct Question {
     pub fixed_ports: BTreeSet<u16>,
     /// The images of a stack in containers; `None`: Docker is not needed.
     pub images: Option<BTreeSet<String>>,
+    /// What is the machine? Asked with the folder of the models, which may begin with `~`.
+    #[serde(default)]
+    pub facts: Option<PathBuf>,
 }
 
 /// The answer.
@@ -64,6 +69,8 @@ pub struct Observed {
     pub desired: Desired,
     /// The components that have a process, or had one when the supervisor last looked.
     pub components: BTreeMap<Component, Running>,
+    /// How backups went.
+    pub backups: Backups,
     /// Answers by the component that asked.
     pub ports: BTreeMap<Component, PortFact>,
     /// Answers by the program's first name; `None`: not found.
@@ -76,6 +83,9 @@ pub struct Observed {
     pub secrets: BTreeSet<String>,
     /// The current release's files, if asked for.
     pub contents: Contents,
+    /// The machine, if asked for.
+    #[serde(default)]
+    pub facts: Option<Machine>,
 }
 
 impl Observed {

@@ -382,7 +382,15 @@ impl fmt::Display for Step {
             Step::StageRelease { release, files, size_bytes } => {
                 write!(f, "stage release {release}: {files} files, {size_bytes} bytes")
             }
-            Step::Check { component, command } => write!(f, "check {component}: {command}"),
+            Step::Check { component, command } => match command.args.iter().position(|arg| arg == "--entrypoint") {
+                // Of a call of Docker, what it runs is what tells.
+                Some(at) => {
+                    let words = command.args.iter().skip(at + 1).enumerate().filter(|(index, _)| *index != 1);
+                    let words: Vec<&str> = words.map(|(_, word)| word.as_str()).collect();
+                    write!(f, "check {component}, in its image: {}", words.join(" "))
+                }
+                None => write!(f, "check {component}: {command}"),
+            },
             Step::Switch { from: Some(from), to } => write!(f, "switch from release {from} to {to}"),
             Step::Switch { from: None, to } => write!(f, "switch to release {to}"),
             Step::Supervise { why } => write!(f, "supervise ({why})"),

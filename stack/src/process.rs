@@ -6,26 +6,30 @@
 
 #![expect(clippy::disallowed_methods, reason = "this is the place the rule points to")]
 
+mod work;
+
+pub(crate) use work::{Lines, ask_within, pipe, read_lines, run_following, said};
+
 use std::{
     collections::BTreeMap,
     env, fs,
     fs::{File, TryLockError},
-    io::{self, BufRead, BufReader, Read},
+    io::{self, Read},
     os::{
         fd::AsFd,
-        unix::{fs::MetadataExt, process::CommandExt},
+        unix::{
+            fs::MetadataExt,
+            process::{CommandExt, ExitStatusExt},
+        },
     },
     path::{Path, PathBuf},
-    process::{Command as StdCommand, Stdio},
-    sync::Arc,
+    process::{Child, ChildStderr, ChildStdout, Command as StdCommand, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitOptions};
 use serde::{Deserialize, Serialize};
-
-use crate::failure::{Class, Doing, Failure};
 
 /// Folders that non-interactive shells and cron leave out of PATH, and where tools are all the same.
 const TOOL_FOLDERS: [&str; 8] = [
@@ -41,6 +45,9 @@ const TOOL_FOLDERS: [&str; 8] = [
 
 /// Variables that a component takes from us; everything else it is given by name.
 const KEPT_VARIABLES: [&str; 6] = ["HOME", "LANG", "LOGNAME", "PATH", "TMPDIR", "USER"];
+
+/// The slowest of the tools that only tell something, macOS' `system_profiler`, takes a second or two.
+const ASK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What to run, as data.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -99,106 +106,49 @@ pub(crate) fn run(command: &Command, lock: &File, timeout: Duration) -> io::Resu
     }
 }
 
-/// Like [`run`], for long work: `meanwhile` is called some times a second, and ends it by an error.
-pub(crate) fn run_following(
-    command: &Command,
-    lock: Option<&File>,
-    timeout: Duration,
-    meanwhile: &mut dyn FnMut() -> Result<(), Failure>,
-) -> Result<Finished, Failure> {
-    let program = &command.program;
-    let expression = duct::cmd(program, &command.args).stderr_to_stdout().stdout_capture().unchecked();
-    let expression = match lock {
-        Some(lock) => expression.stdin_file(lock.try_clone().doing("cannot hand on the lock to", program)?),
-        None => expression.stdin_null(),
-    };
-    let handle = expression.start().doing("cannot run", program)?;
-    let deadline = Instant::now() + timeout;
-    loop {
-        if let Some(done) = handle.wait_timeout(Duration::from_millis(100)).doing("cannot wait for", program)? {
-            let output = String::from_utf8_lossy(&done.stdout).trim().to_owned();
-            return Ok(Finished { success: done.status.success(), output });
+/// What a command answered.
+#[derive(Debug)]
+pub struct Answer {
+    /// Whether it ended with status 0.
+    pub success: bool,
+    /// What it printed.
+    pub stdout: String,
+    /// What it complained about, without the last line's end.
+    pub stderr: String,
+}
+
+/// Runs a command that answers soon, with `input` on its standard input.
+pub fn ask(command: &Command, input: &str) -> io::Result<Answer> {
+    let output = expression(command).stdin_bytes(input).stdout_capture().stderr_capture().unchecked().run()?;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    Ok(Answer {
+        success: output.status.success(),
+        stdout: text(&output.stdout),
+        stderr: text(&output.stderr).trim_end().to_owned(),
+    })
+}
+
+/// Starts a command whose output is read as it comes. At the output's end, a command that failed is an error; dropped
+/// before, it is ended.
+pub fn stream(command: &Command) -> io::Result<impl Read + Send + use<>> {
+    expression(command).stdin_null().stderr_null().reader()
+}
+
+fn expression(command: &Command) -> duct::Expression {
+    let expression = duct::cmd(&command.program, &command.args);
+    command.env.iter().fold(expression, |it, (name, value)| it.env(name, value))
+}
+
+/// What a system's own tool answers; `None` if it is not there, fails, or takes too long.
+pub(crate) fn look_up(name: &str, args: &[&str]) -> Option<String> {
+    let handle = duct::cmd(find(name)?, args).stdin_null().stderr_null().stdout_capture().unchecked().start().ok()?;
+    match handle.wait_timeout(ASK_TIMEOUT) {
+        Ok(Some(done)) => done.status.success().then(|| String::from_utf8_lossy(&done.stdout).into_owned()),
+        _ => {
+            let _ = handle.kill();
+            None
         }
-        let late = Instant::now() > deadline;
-        let objection = meanwhile().err().or_else(|| {
-            let words = format!("{command} has not ended after {} s", timeout.as_secs());
-            late.then(|| Failure::new(Class::Failed, words))
-        });
-        if let Some(objection) = objection {
-            handle.kill().doing("cannot end", program)?;
-            return Err(objection);
-        }
     }
-}
-
-/// Asks a program: what it prints, or what it says when it fails.
-pub(crate) fn ask(command: &Command, timeout: Duration) -> io::Result<Result<String, String>> {
-    let expression = duct::cmd(&command.program, &command.args).stdin_null().stdout_capture().stderr_capture();
-    let handle = expression.unchecked().start()?;
-    let Some(done) = handle.wait_timeout(timeout)? else {
-        handle.kill()?;
-        return Ok(Err(format!("no answer within {} s", timeout.as_secs())));
-    };
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
-    Ok(if done.status.success() { Ok(text(&done.stdout)) } else { Err(text(&done.stderr)) })
-}
-
-/// What a program prints, to either stream.
-pub(crate) fn ask_both(command: &Command, timeout: Duration) -> io::Result<String> {
-    let expression = duct::cmd(&command.program, &command.args).stdin_null().stderr_to_stdout().stdout_capture();
-    let handle = expression.unchecked().start()?;
-    match handle.wait_timeout(timeout)? {
-        Some(done) => Ok(String::from_utf8_lossy(&done.stdout).into_owned()),
-        None => handle.kill().map(|()| String::new()),
-    }
-}
-
-/// Feeds what one program prints to another: what that prints, or what it says when it fails.
-pub(crate) fn pipe(from: &Command, to: &Command) -> io::Result<Result<String, String>> {
-    let from = duct::cmd(&from.program, &from.args).stdin_null();
-    let done = from.pipe(duct::cmd(&to.program, &to.args)).stdout_capture().stderr_capture().unchecked().run()?;
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
-    Ok(if done.status.success() { Ok(text(&done.stdout)) } else { Err(text(&done.stderr)) })
-}
-
-/// A program whose lines are read as they come.
-pub(crate) struct Lines {
-    reader: Arc<duct::ReaderHandle>,
-    thread: thread::JoinHandle<()>,
-}
-
-impl Lines {
-    /// Waits until the program has ended and its last line is handed on.
-    pub(crate) fn wait(self) {
-        let _ = self.thread.join();
-    }
-
-    /// Ends the program.
-    pub(crate) fn end(self) {
-        let _ = self.reader.kill();
-        let _ = self.thread.join();
-    }
-}
-
-/// Runs a program and hands on every line that it prints, until `each` has had enough.
-pub(crate) fn read_lines(
-    command: &Command,
-    mut each: impl FnMut(String) -> bool + Send + 'static,
-) -> io::Result<Lines> {
-    let expression = duct::cmd(&command.program, &command.args).stdin_null().stderr_to_stdout().unchecked();
-    let reader = Arc::new(expression.reader()?);
-    let source = Arc::clone(&reader);
-    let thread = thread::spawn(move || {
-        let mut lines = BufReader::new(&*source);
-        let mut line = Vec::new();
-        while lines.read_until(b'\n', &mut line).is_ok_and(|length| length > 0) {
-            if !each(String::from_utf8_lossy(&line).trim_end().to_owned()) {
-                return;
-            }
-            line.clear();
-        }
-    });
-    Ok(Lines { reader, thread })
 }
 
 /// Starts a program at the head of a process group of its own; both its streams go to `log`.
@@ -213,6 +163,50 @@ pub(crate) fn spawn_holding(command: &Command, lock: File, log: File) -> io::Res
     Ok(command.std().stdin(lock).stdout(log.try_clone()?).stderr(log).spawn()?.id())
 }
 
+/// A program that is heard to its end.
+pub(crate) struct Heard {
+    pub(crate) child: HeardChild,
+    pub(crate) stdout: ChildStdout,
+    pub(crate) stderr: ChildStderr,
+}
+
+/// The process of a [`Heard`].
+pub(crate) struct HeardChild(Child);
+
+impl HeardChild {
+    /// What Ctrl-C does. Not yet waited for, it cannot be somebody else's pid.
+    pub(crate) fn interrupt(&self) {
+        if let Some(pid) = i32::try_from(self.0.id()).ok().and_then(Pid::from_raw) {
+            let _ = rustix::process::kill_process(pid, Signal::INT);
+        }
+    }
+
+    /// Its exit code; one that a signal ended is told as a shell would.
+    pub(crate) fn wait(&mut self) -> io::Result<u8> {
+        let status = self.0.wait()?;
+        let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(1);
+        Ok(u8::try_from(code).unwrap_or(1))
+    }
+}
+
+/// Starts a program whose streams we read, and which holds `lock`. A group of its own, so that what interrupts us does
+/// not interrupt it as well.
+pub(crate) fn spawn_heard(command: &Command, lock: File) -> io::Result<Heard> {
+    let mut child = command.std();
+    child.process_group(0).stdin(lock).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = child.spawn()?;
+    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+    match (stdout, stderr) {
+        (Some(stdout), Some(stderr)) => Ok(Heard { child: HeardChild(child), stdout, stderr }),
+        _ => Err(io::Error::other("a stream is missing")),
+    }
+}
+
+/// Our own lock, on standard input, to be handed on.
+pub(crate) fn held_lock() -> io::Result<File> {
+    Ok(File::from(io::stdin().as_fd().try_clone_to_owned()?))
+}
+
 /// Becomes another program: same pid, same standard streams, hence same lock. Returns only if that failed.
 pub(crate) fn become_program(command: &Command) -> io::Error {
     command.std().exec()
@@ -225,7 +219,7 @@ pub(crate) fn leave_session() {
 }
 
 /// Finds a program on PATH or where tools are put.
-pub(crate) fn find(name: &str) -> Option<PathBuf> {
+pub fn find(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     env::split_paths(&path)
         .chain(TOOL_FOLDERS.iter().map(PathBuf::from))
@@ -393,8 +387,8 @@ pub(crate) fn last_words(log: &Path) -> Option<String> {
     tail.lines().rev().map(str::trim).find(|line| !line.is_empty()).map(str::to_owned)
 }
 
-/// What `uname` says: `s` the system, `m` the machine. Asked through PATH, so that a host can be another in tests.
-pub(crate) fn uname(what: char) -> io::Result<String> {
+/// What `uname` says: `s` the system, `m` the machine, `n` its name. Asked through PATH, so that a host can be another in tests.
+pub fn uname(what: char) -> io::Result<String> {
     let flag = format!("-{what}");
     duct::cmd!("uname", flag).stderr_null().read()
 }

@@ -202,6 +202,14 @@ impl Service {
         self.reload_path.is_some() || self.config_path.is_some()
     }
 
+    /// What it is started with, where that is ours to know.
+    pub fn args(&self) -> &[String] {
+        match &self.launch {
+            Launch::Process { command, .. } => &command.args,
+            Launch::Container(_) => &[],
+        }
+    }
+
     /// What Compose knows it as, where Compose starts it.
     pub fn container(&self) -> Option<&Container> {
         match &self.launch {

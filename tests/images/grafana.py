@@ -5,6 +5,7 @@ import glob
 import http.server
 import json
 import os
+import signal
 import sqlite3
 import sys
 
@@ -29,6 +30,8 @@ def open_database():
     return database
 
 
+# As process 1 it would not hear this by itself.
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 DATABASE = open_database()
 
 

@@ -86,7 +86,11 @@ pub(super) fn make(host: &Host<'_>) -> Result<Made, Failure> {
                 image_id: ids.get(&component).cloned().unwrap_or_default(),
                 definition: files.definition(name, &values),
                 migrates: (component == Component::Grafana).then(|| "grafana".to_owned()),
-                folders: (component == Component::Engine).then(|| models(host)).into_iter().collect(),
+                folders: match component {
+                    Component::Engine => vec![models(host)],
+                    Component::NodeExporter => vec![host.root.textfile()],
+                    _ => Vec::new(),
+                },
             };
             service(host, component, container, mac)
         })
@@ -221,6 +225,7 @@ fn values(host: &Host<'_>, ids: &BTreeMap<Component, String>, mac: bool) -> Resu
     set("STACK_USER", host.observed.account.ids.clone());
     set("STACK_MODELS", models.display().to_string());
     set("STACK_CONFIG", root.live().display().to_string());
+    set("STACK_TEXTFILE", root.textfile().display().to_string());
     set("STACK_SECRETS", root.secrets().display().to_string());
     set("STACK_MEMORY_LIMIT", format!("{}b", engine.memory_limit_bytes));
     set("STACK_MEMORY_RESERVATION", format!("{}b", engine.memory_reservation_bytes));

@@ -70,6 +70,7 @@ pub fn question(settings: &Settings, program: &str) -> Question {
         ports: wanted_ports(settings).into_iter().collect(),
         programs: PROGRAMS.iter().map(|names| names.iter().map(|name| (*name).to_owned()).collect()).collect(),
         contents: false,
+        facts: None,
         fixed_ports: contained.then(|| docker::lan_ports(settings).into()).unwrap_or_default(),
         images: contained.then(|| docker::images(settings, program).into_values().collect()),
     }

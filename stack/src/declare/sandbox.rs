@@ -74,6 +74,8 @@ fn prometheus(host: &Host<'_>, program: PathBuf) -> Service {
         format!("--web.listen-address={}", host.listen(Component::Prometheus)),
         // Reload by POST: it answers only once the new rules are in force. Loopback only.
         "--web.enable-lifecycle".to_owned(),
+        // For the backup, which asks it for a snapshot. Loopback only: the edge passes no admin endpoint.
+        "--web.enable-admin-api".to_owned(),
     ];
     let mut service = host.service(Component::Prometheus, program_alone(program, args), "/-/ready");
     service.reads = vec!["prometheus/".to_owned()];
@@ -82,7 +84,10 @@ fn prometheus(host: &Host<'_>, program: PathBuf) -> Service {
 }
 
 fn node_exporter(host: &Host<'_>, program: PathBuf) -> Service {
-    let args = vec![format!("--web.listen-address={}", host.listen(Component::NodeExporter))];
+    let args = vec![
+        format!("--web.listen-address={}", host.listen(Component::NodeExporter)),
+        format!("--collector.textfile.directory={}", host.root.textfile().display()),
+    ];
     host.service(Component::NodeExporter, program_alone(program, args), "/")
 }
 

@@ -9,8 +9,9 @@ use std::{
 
 use walkdir::WalkDir;
 
-use super::{docker, journal, port, secrets};
+use super::{docker, journal, machine, port, secrets};
 use crate::{
+    backup::Backups,
     component::{Component, Runtime},
     durable,
     failure::{Doing, Failure},
@@ -40,8 +41,10 @@ pub(super) fn observe(root: &Root, question: &Question) -> Result<Observed, Fail
     } else {
         (components(root)?, None)
     };
+    let system = process::uname('s').doing("cannot run", Path::new("uname"))?;
     Ok(Observed {
-        system: process::uname('s').doing("cannot run", Path::new("uname"))?,
+        facts: question.facts.as_ref().map(|models| machine::machine(&system, root, models)),
+        system,
         machine: process::uname('m').doing("cannot run", Path::new("uname"))?,
         root: root.path().to_owned(),
         program: read_text(&root.program_id())?.filter(|_| root.program().exists()),
@@ -56,6 +59,7 @@ pub(super) fn observe(root: &Root, question: &Question) -> Result<Observed, Fail
         history: durable::read_json(&root.history())?.unwrap_or_default(),
         interrupted: journal::interrupted(&root.journal()).doing("cannot read", &root.journal())?,
         supervisor: supervisor(root)?,
+        backups: Backups::read(root)?,
         programs: question.programs.iter().filter_map(|names| Some((names.first()?.clone(), find(names)))).collect(),
         current,
         releases,

@@ -371,7 +371,7 @@ fn command(args: &[&str]) -> Result<Command, Failure> {
 /// Asks Docker; its words if it says no.
 fn ask(args: &[&str]) -> Result<Result<String, String>, Failure> {
     let command = command(args)?;
-    process::ask(&command, ASK_TIMEOUT).doing("cannot run", &command.program)
+    process::ask_within(&command, ASK_TIMEOUT).doing("cannot run", &command.program)
 }
 
 /// Asks Docker, where a no is a failure.

@@ -122,7 +122,7 @@ pub(super) fn config(service: &Service) -> Option<String> {
 /// The last thing that a container printed.
 pub(super) fn last_words(id: &str) -> String {
     let Ok(command) = super::command(&["logs", "--tail=5", id]) else { return String::new() };
-    let said = process::ask_both(&command, super::ASK_TIMEOUT).unwrap_or_default();
+    let said = process::said(&command, super::ASK_TIMEOUT).unwrap_or_default();
     said.lines().rev().map(str::trim).find(|line| !line.is_empty()).unwrap_or_default().to_owned()
 }
 

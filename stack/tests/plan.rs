@@ -416,6 +416,18 @@ fn remnants_of_a_recreation_are_cleared_first() {
 }
 
 #[test]
+fn docker_is_installed_where_there_is_none_and_apt_brings_it() {
+    let (wanted, mut observed) = contained(&[]);
+    observed.docker.as_mut().unwrap().engine = Engine::Absent;
+    observed.programs.insert("apt-get".into(), Some("/usr/bin/apt-get".into()));
+    let (plan, _) = plan(&wanted, &observed).unwrap();
+    assert!(plan.unfinished);
+    let commands: Vec<String> = plan.steps.iter().flat_map(Step::as_root).map(ToString::to_string).collect();
+    assert_eq!(commands[0], "/usr/bin/apt-get update -q");
+    assert!(commands[1].ends_with("docker.io jq git"));
+}
+
+#[test]
 fn docker_that_cannot_be_used_is_told_in_its_own_words() {
     let answers = |version: &str, compose: Option<&str>| Engine::Answers {
         version: version.into(),

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeSet,
     io::IsTerminal,
+    mem,
     path::Path,
     time::{Duration, Instant},
 };
@@ -19,6 +20,7 @@ use stack::{
     plan::{Plan, Step, plan, plan_rollback},
     protocol::{Ended, Event, Outcome},
     release::{Contents, ReleaseId, Service},
+    secret::Secret,
     settings::RuntimeChoice,
     transport::Client,
 };
@@ -41,6 +43,7 @@ pub(crate) fn run(settings: Option<&Path>, args: &cli::Deploy) -> Result<Exit> {
         source: deploy.session.source()?,
         program: PROGRAM_ID.to_owned(),
     };
+    let mut ask_sudo = args.ask_sudo;
     for round in 0..ROUNDS {
         let observed = deploy.observe(args.dry_run)?;
         let (plan, contents) = plan(&wanted, &observed)?;
@@ -56,6 +59,10 @@ pub(crate) fn run(settings: Option<&Path>, args: &cli::Deploy) -> Result<Exit> {
         }
         if plan.steps.is_empty() {
             return deploy.conclude(&plan.release.id, &observed);
+        }
+        if plan.steps.iter().any(|step| !step.as_root().is_empty()) && mem::take(&mut ask_sudo) {
+            let password = report::ask_unseen(&format!("password for sudo on {}: ", deploy.session.host()))?;
+            deploy.session.client.authorize(Secret::new(password))?;
         }
         let release = plan.release.id.clone();
         match deploy.carry_out(plan, contents) {

@@ -90,7 +90,7 @@ fn transport(settings: &Settings, folder: &Path, need: Need) -> Result<Box<dyn T
             true => program::build(&System::here()?)?,
             false => env::current_exe().context("cannot find this program's own file")?,
         };
-        return Ok(Box::new(Host { root, program, program_id: PROGRAM_ID.to_owned() }));
+        return Ok(Box::new(Host { root, program, program_id: PROGRAM_ID.to_owned(), password: None }));
     }
     let target = ssh::Target {
         address: host.address.clone(),

@@ -18,6 +18,7 @@ use crate::{
     failure::{Class, Failure},
     observed::Engine,
     plan::Step,
+    process::Command,
     release::{Absent, Container, Contents, Launch, Service},
     settings::Settings,
 };
@@ -60,7 +61,10 @@ fn own_image(program: &str) -> String {
 }
 
 pub(super) fn make(host: &Host<'_>) -> Result<Made, Failure> {
-    usable(host)?;
+    let install = install(host);
+    if install.is_empty() {
+        usable(host)?;
+    }
     free(host)?;
     let mac = host.observed.system == "Darwin";
     let (nvidia, mut notes) = gpu(host);
@@ -73,7 +77,8 @@ pub(super) fn make(host: &Host<'_>) -> Result<Made, Failure> {
     }
     let images = images(host.settings, &host.wanted.program);
     let ids = ids(host, &images);
-    let first = missing_images(host, &images, &ids)?;
+    // Without an engine nothing can be said of images yet.
+    let first = if install.is_empty() { missing_images(host, &images, &ids)? } else { install };
     let values = values(host, &ids, mac)?;
     let files = Files { nvidia, mac };
     let mut services: Vec<Service> = SERVICES
@@ -103,6 +108,23 @@ pub(super) fn make(host: &Host<'_>) -> Result<Made, Failure> {
     contents.extend(grafana::files(host.settings, host.port(Component::Prometheus)));
     contents.extend(files.place(with_fingerprints(host, values, &services, &contents)));
     Ok(Made { services, absent, contents, notes, first })
+}
+
+/// What brings Docker to a Debian or Ubuntu that has none, with what else the guide has installed there.
+fn install(host: &Host<'_>) -> Vec<Step> {
+    let is_absent = host.observed.docker.as_ref().is_some_and(|docker| docker.engine == Engine::Absent);
+    let Some(apt) = host.program("apt-get").filter(|_| is_absent) else { return Vec::new() };
+    let command = |args: &[&str]| {
+        let args = args.iter().map(|arg| (*arg).to_owned()).collect();
+        Command { program: apt.clone(), args, env: [].into() }
+    };
+    vec![Step::AsRoot {
+        what: "install Docker".to_owned(),
+        commands: vec![
+            command(&["update", "-q"]),
+            command(&["install", "-q", "-y", "--no-install-recommends", "docker.io", "jq", "git"]),
+        ],
+    }]
 }
 
 /// Docker's own state, each in its own words.
@@ -316,7 +338,7 @@ fn left_out(component: Component, reason: &str) -> Absent {
 }
 
 /// What lets a component's own tool check what is staged in `folder`, in the image that will read it.
-pub(crate) fn check(docker: &Path, folder: &Path, service: &Service) -> Option<crate::process::Command> {
+pub(crate) fn check(docker: &Path, folder: &Path, service: &Service) -> Option<Command> {
     let container = service.container()?;
     let (tool, below, target, args): (_, _, _, &[&str]) = match service.component {
         Component::Edge => ("nginx", "nginx", "/etc/nginx/stack", &["-q", "-t", "-c", "/etc/nginx/stack/nginx.conf"]),
@@ -332,7 +354,7 @@ pub(crate) fn check(docker: &Path, folder: &Path, service: &Service) -> Option<c
     let fixed = ["run", "--rm", "--network=none", "--read-only", "--tmpfs=/tmp", "--user=101:101", "--mount", &mount];
     let args = fixed.into_iter().chain(["--entrypoint", tool, &container.image_id]).chain(args.iter().copied());
     let args = args.map(str::to_owned).collect();
-    Some(crate::process::Command { program: docker.to_owned(), args, env: [].into() })
+    Some(Command { program: docker.to_owned(), args, env: [].into() })
 }
 
 /// The secret that containers are given, made where it is missing.

@@ -32,7 +32,8 @@ use crate::{
 pub(crate) const DECLARED: &str = "declared-";
 
 /// Programs that a release uses if the host has them; the first name is how facts are keyed.
-const PROGRAMS: [&[&str]; 6] = [
+const PROGRAMS: [&[&str]; 7] = [
+    &["apt-get"],
     &["docker"],
     &["prometheus"],
     &["promtool"],

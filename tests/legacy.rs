@@ -13,11 +13,13 @@ use std::{
 
 use tempfile::TempDir;
 
+use crate::stage::copy;
+
 /// Arguments that only a careful script passes on unharmed.
 const HOSTILE: [&str; 6] = ["two words", "", "it's \"quoted\"", "$HOME `id`", "*", "back\\slash\nnewline"];
 
 /// What is called, and the argv that the verb then sees.
-const HANDED_OVER: [(&str, &[&str], &[&str]); 25] = [
+const HANDED_OVER: [(&str, &[&str], &[&str]); 26] = [
     ("start.sh", &[], &["deploy"]),
     ("stop.sh", &[], &["stop"]),
     ("logs.sh", &[], &["logs", "--follow", "ollama"]),
@@ -42,6 +44,7 @@ const HANDED_OVER: [(&str, &[&str], &[&str]); 25] = [
     ("scripts/testing/test-integration.sh", &["monitoring"], &["verify"]),
     ("scripts/testing/test-integration.sh", &["quick"], &["verify"]),
     ("scripts/testing/test-integration.sh", &["quick", "--json"], &["verify", "--json"]),
+    ("scripts/backup/backup-llm-stack.sh", &["--dry-run"], &["backup", "--dry-run"]),
     ("xtask.sh", &["status", "--json"], &["status", "--json"]),
 ];
 
@@ -246,12 +249,6 @@ fn stand_in(path: &Path) {
     fs::write(&draft, STAND_IN).unwrap();
     fs::set_permissions(&draft, fs::Permissions::from_mode(0o755)).unwrap();
     copy(&draft, path);
-}
-
-/// By a process of its own: a file that this one has written may still be open in what another test is just starting,
-/// and then cannot be executed.
-fn copy(from: &Path, to: &Path) {
-    assert!(Command::new("cp").arg("-Rp").args([from, to]).status().unwrap().success());
 }
 
 fn find_on_path(tool: &str) -> PathBuf {

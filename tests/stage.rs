@@ -74,6 +74,12 @@ fn is_lacking(part: &str) -> bool {
     true
 }
 
+/// By a process of its own: a file that this one has written may still be open in what another test is just starting,
+/// and then cannot be executed.
+pub(crate) fn copy(from: &Path, to: &Path) {
+    assert!(Command::new("cp").arg("-Rp").args([from, to]).status().unwrap().success());
+}
+
 /// A process that cannot be mistaken for a later one with its pid.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Process {
@@ -291,7 +297,9 @@ impl Stage {
         // A name of its own: a build that goes on meanwhile must not change what is tested.
         let program = folder.path().join("program");
         let built = env!("CARGO_BIN_EXE_xtask");
-        fs::hard_link(built, &program).or_else(|_| fs::copy(built, &program).map(|_| ())).unwrap();
+        if fs::hard_link(built, &program).is_err() {
+            copy(Path::new(built), &program);
+        }
         let (ports, guard) = take_ports();
         let stage = Stage { folder, program, ports, _guard: guard, mounts: Cell::new(0) };
         let [_, api, engine, prometheus, node_exporter] = ports;
@@ -370,6 +378,15 @@ impl Stage {
         fs::set_permissions(self.path(&format!("bin/{name}")), fs::Permissions::from_mode(0o755)).unwrap();
     }
 
+    /// Puts a shell script of this name first on PATH.
+    pub(crate) fn script(&self, name: &str, text: &str) {
+        let draft = format!("draft-{name}");
+        self.write(&draft, &format!("#!/bin/sh\n{text}\n"));
+        fs::set_permissions(self.path(&draft), fs::Permissions::from_mode(0o755)).unwrap();
+        fs::create_dir_all(self.path("bin")).unwrap();
+        copy(&self.path(&draft), &self.path(&format!("bin/{name}")));
+    }
+
     /// A command in this stage's folder that knows of nothing outside of it.
     fn command(&self, program: &Path) -> Command {
         let mut command = Command::new(program);
@@ -402,8 +419,13 @@ impl Stage {
 
     /// Runs a shell's line; `$XTASK` is the binary.
     pub(crate) fn shell(&self, script: &str) -> Ran {
+        self.start_shell(script).finish()
+    }
+
+    /// Starts a shell's line; `$XTASK` is the binary.
+    pub(crate) fn start_shell(&self, script: &str) -> Job {
         let mut shell = self.command(Path::new("/bin/sh"));
-        Job::start(script.to_owned(), shell.env("XTASK", &self.program).args(["-c", script])).finish()
+        Job::start(script.to_owned(), shell.env("XTASK", &self.program).args(["-c", script]))
     }
 
     /// Runs `test` of this binary in a process of its own, with the environment that the stage gives.

@@ -7,8 +7,9 @@
 //! the first or no key fits.
 
 use std::{
-    fs::{self, File},
-    io::{self, Read},
+    fs::{self, File, OpenOptions},
+    io::{self, Read, Write},
+    os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
     sync::{Arc, PoisonError, RwLock},
     time::{Duration, SystemTime},
@@ -53,6 +54,14 @@ pub enum Error {
         /// The system's reason.
         source: io::Error,
     },
+    /// It cannot be written.
+    #[error("cannot write {path}")]
+    Write {
+        /// What could not be written.
+        path: PathBuf,
+        /// The system's reason.
+        source: io::Error,
+    },
     /// It is not what [`KeyFile::render`] writes.
     #[error("{path} is no file of keys")]
     Format {
@@ -78,6 +87,17 @@ impl KeyFile {
     /// The file's text.
     pub fn render(&self) -> String {
         format!("{:#}\n", serde_json::json!(self))
+    }
+
+    /// Writes it to `path`, whole or not at all, for its owner's eyes only.
+    pub fn save(&self, path: &Path) -> Result<(), Error> {
+        let failed = |source| Error::Write { path: path.to_owned(), source };
+        let beside = path.with_extension("new");
+        fs::create_dir_all(path.parent().unwrap_or(path)).map_err(failed)?;
+        let _ = fs::remove_file(&beside);
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&beside).map_err(failed)?;
+        file.write_all(self.render().as_bytes()).and_then(|()| file.sync_all()).map_err(failed)?;
+        fs::rename(&beside, path).map_err(failed)
     }
 
     /// Makes a key. What is returned is the key itself, which is nowhere else; none if the name is taken.
@@ -215,7 +235,8 @@ mod tests {
         let path = folder.path().join("keys.json");
         assert_eq!(KeyFile::load(&path).unwrap(), KeyFile::default());
         let (file, _) = file();
-        fs::write(&path, file.render()).unwrap();
+        file.save(&path).unwrap();
+        file.save(&path).unwrap();
         assert_eq!(KeyFile::load(&path).unwrap(), file);
         fs::write(&path, "{").unwrap();
         assert!(matches!(KeyFile::load(&path), Err(Error::Format { .. })));

@@ -24,6 +24,12 @@ use crate::{
 
 const PROMETHEUS_CONFIG: &str = include_str!("../../config/prometheus/prometheus.yml");
 
+/// Alerts, by file.
+const PROMETHEUS_RULES: [(&str, &str); 2] = [
+    ("gateway.yml", include_str!("../../config/prometheus/rules/gateway.yml")),
+    ("host.yml", include_str!("../../config/prometheus/rules/host.yml")),
+];
+
 /// Programs that a release uses if the host has them; the first name is how facts are keyed.
 const PROGRAMS: [&[&str]; 3] = [&["prometheus"], &["promtool"], &["node_exporter", "prometheus-node-exporter"]];
 
@@ -179,7 +185,8 @@ impl Host<'_> {
     fn gateway(&self) -> Service {
         let upstream = self.listen(Component::Engine).to_string();
         let listen = self.listen(Component::Gateway).to_string();
-        let args = vec!["--listen".to_owned(), listen, "--upstream".to_owned(), upstream];
+        let mut args = vec!["--listen".to_owned(), listen, "--upstream".to_owned(), upstream];
+        args.extend(self.settings.gateway.args(&self.settings.engine, &self.root.keys()));
         let mut service = self.own(Component::Gateway, args, "/healthz");
         service.needs = vec![Component::Engine];
         // Streams in flight are let finish.
@@ -259,6 +266,7 @@ fn prometheus_files(settings: &Settings, services: &[Service]) -> Contents {
     let interval = format!("scrape_interval: {}s", settings.monitoring.scrape_interval.as_secs().max(1));
     let config = PROMETHEUS_CONFIG.replace("scrape_interval: 5s", &interval);
     let mut files = Contents::from([("prometheus/prometheus.yml".to_owned(), config)]);
+    files.extend(PROMETHEUS_RULES.map(|(name, rules)| (format!("prometheus/rules/{name}"), rules.to_owned())));
     for (component, job) in
         [(Component::Gateway, "ollama"), (Component::NodeExporter, "node"), (Component::Prometheus, "prometheus")]
     {

@@ -1,9 +1,9 @@
 //! Who is at the door, and whether they may come in.
 //!
-//! Behind an edge every connection comes from it, so whom it speaks for stands in `X-Real-IP`, which the edge writes
-//! over whatever a client sent. A client that comes by another way could forge it: it is believed of the host's own
-//! loopback, where whoever could lie about it may come in anyway, and of everyone where [`crate::Options::behind_edge`]
-//! says that only the edge can connect, as in a Compose network.
+//! Behind an edge every connection comes from it, so whom it speaks for stands at the end of `X-Forwarded-For`, where
+//! the edge writes it, whatever a client sent. A client that comes by another way could forge it: it is believed of the
+//! host's own loopback, where whoever could lie about it may come in anyway, and of everyone where
+//! [`crate::Options::behind_edge`] says that only the edge can connect, as in a Compose network.
 //!
 //! Invariant: an address that may be forged is never taken for the host's own.
 
@@ -49,13 +49,16 @@ impl Door {
         if !self.behind_edge && !peer.is_loopback() {
             return (peer, false);
         }
-        match headers.get("x-real-ip") {
+        match headers.get_all("x-forwarded-for").iter().next_back() {
             // Nobody stands between: a component of the stack, or a program on the host.
             None => (peer, true),
-            Some(value) => match value.to_str().ok().and_then(|text| text.parse::<IpAddr>().ok()) {
-                Some(address) => (address.to_canonical(), address.to_canonical().is_loopback()),
-                None => (peer, false),
-            },
+            // What stands before the last comma, somebody else wrote.
+            Some(value) => {
+                match value.to_str().ok().and_then(|text| text.rsplit(',').next()?.trim().parse::<IpAddr>().ok()) {
+                    Some(address) => (address.to_canonical(), address.to_canonical().is_loopback()),
+                    None => (peer, false),
+                }
+            }
         }
     }
 }
@@ -112,12 +115,14 @@ mod tests {
     #[test]
     fn only_loopback_may_speak_for_others() {
         let (door, _) = door();
-        let for_loopback = headers(&[("x-real-ip", "127.0.0.1")]);
+        let for_loopback = headers(&[("x-forwarded-for", "127.0.0.1")]);
         assert_eq!(door.admit(&for_loopback, ip("192.168.1.9")), Err(Refusal::NoKey));
         assert_eq!(door.admit(&for_loopback, ip("127.0.0.1")), Ok(Client::Address(ip("127.0.0.1"))));
-        let for_lan = headers(&[("x-real-ip", "192.168.1.9")]);
+        let for_lan = headers(&[("x-forwarded-for", "192.168.1.9")]);
         assert_eq!(door.admit(&for_lan, ip("127.0.0.1")), Err(Refusal::NoKey));
-        assert_eq!(door.admit(&headers(&[("x-real-ip", "nonsense")]), ip("::1")), Err(Refusal::NoKey));
+        let forged = headers(&[("x-forwarded-for", "127.0.0.1, 192.168.1.9")]);
+        assert_eq!(door.admit(&forged, ip("127.0.0.1")), Err(Refusal::NoKey));
+        assert_eq!(door.admit(&headers(&[("x-forwarded-for", "nonsense")]), ip("::1")), Err(Refusal::NoKey));
         assert_eq!(door.admit(&headers(&[]), ip("::ffff:127.0.0.1")), Ok(Client::Address(ip("127.0.0.1"))));
     }
 
@@ -125,7 +130,7 @@ mod tests {
     fn behind_an_edge_its_word_counts_wherever_it_stands() {
         let (door, _) = door();
         let door = Door { behind_edge: true, ..door };
-        assert_eq!(door.admit(&headers(&[("x-real-ip", "192.168.1.9")]), ip("172.18.0.4")), Err(Refusal::NoKey));
+        assert_eq!(door.admit(&headers(&[("x-forwarded-for", "192.168.1.9")]), ip("172.18.0.4")), Err(Refusal::NoKey));
         assert!(door.admit(&headers(&[]), ip("172.18.0.5")).is_ok());
     }
 

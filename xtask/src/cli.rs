@@ -471,9 +471,9 @@ pub(crate) enum HostVerb {
         keys_on_loopback: bool,
         #[arg(long)]
         behind_edge: bool,
-        #[arg(long)]
+        #[arg(long, default_value_t)]
         slots: usize,
-        #[arg(long)]
+        #[arg(long, default_value_t)]
         queue: usize,
         #[arg(long)]
         ask_for_usage: bool,

@@ -36,7 +36,7 @@ async fn who_has_no_key_gets_each_apis_own_401() {
     fs::write(&keys, file.render()).unwrap();
     let engine = echo().await;
     let gateway = Gateway::with(Options { keys: Some(keys), ..Options::new(ANYWHERE, engine.address) }).await;
-    let lan = ("x-real-ip", "192.168.1.9");
+    let lan = ("x-forwarded-for", "192.168.1.9");
     for (path, shape) in [
         ("/api/chat", "{\"error\":\"an API key is needed"),
         ("/v1/chat/completions", "{\"error\":{\"code\":\"invalid_api_key\""),
@@ -130,7 +130,7 @@ async fn a_greedy_client_delays_a_polite_one_by_one_turn_at_most() {
     let mut start = |who: &'static str, address: &'static str| {
         let gateway = Arc::clone(&gateway);
         clients.spawn(async move {
-            let headers = [("x-real-ip", address), ("x-who", who)];
+            let headers = [("x-forwarded-for", address), ("x-who", who)];
             let response = gateway.send(ask("/api/chat", &headers, "{\"model\":\"m:1\"}")).await;
             assert_eq!(response.status(), StatusCode::OK);
             text(response).await
@@ -180,10 +180,10 @@ async fn a_full_queue_says_when_to_come_again() {
     // Another client has room of its own; what is no inference needs no turn.
     let gateway_of_other = Arc::clone(&gateway);
     waiting.spawn(async move {
-        gateway_of_other.send(ask("/v1/messages", &[("x-real-ip", "10.0.0.1")], "{}")).await.status()
+        gateway_of_other.send(ask("/v1/messages", &[("x-forwarded-for", "10.0.0.1")], "{}")).await.status()
     });
     until("two wait", || async { gateway.value("ollama_requests_waiting").await == Some(2.0) }).await;
-    let response = gateway.send(ask("/api/chat", &[("x-real-ip", "10.0.0.2")], "{}")).await;
+    let response = gateway.send(ask("/api/chat", &[("x-forwarded-for", "10.0.0.2")], "{}")).await;
     assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
     turns.add_permits(4);
     assert!(soon("everyone", waiting.join_all()).await.iter().all(|status| *status == StatusCode::OK));

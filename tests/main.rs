@@ -11,6 +11,7 @@ mod crash;
 mod deploy;
 mod disk;
 mod docker;
+mod gateway;
 mod job;
 mod legacy;
 mod logs;

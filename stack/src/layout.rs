@@ -109,6 +109,11 @@ impl Root {
         self.state().join("desired.json")
     }
 
+    /// The API keys that the gateway knows, as hashes.
+    pub fn keys(&self) -> PathBuf {
+        self.state().join("keys.json")
+    }
+
     /// What the supervisor sees.
     pub(crate) fn status(&self) -> PathBuf {
         self.state().join("status.json")

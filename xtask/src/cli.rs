@@ -67,6 +67,9 @@ pub(crate) enum Verb {
     /// Keep values on the host that nobody else is to see
     #[command(subcommand)]
     Secret(Secret),
+    /// Make API keys for clients, list and revoke them
+    #[command(subcommand)]
+    Key(Key),
     /// Follow, list or cancel long work on the host
     #[command(subcommand)]
     Job(Job),
@@ -357,6 +360,28 @@ pub(crate) enum Secret {
 }
 
 #[derive(Debug, Subcommand)]
+pub(crate) enum Key {
+    /// Make a key and print it, this once
+    Add {
+        /// Who it is for: lower-case letters, digits, - and _
+        #[arg(value_parser = stack::secret::name)]
+        name: String,
+    },
+    /// Show whose keys there are
+    List {
+        /// [{"name","sha256","created"}]
+        #[arg(long)]
+        json: bool,
+    },
+    /// Refuse a key from now on
+    Revoke {
+        /// As `key list` shows it
+        #[arg(value_parser = stack::secret::name)]
+        name: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
 pub(crate) enum Job {
     /// Show the jobs that the host remembers
     List {
@@ -443,6 +468,20 @@ pub(crate) enum HostVerb {
         listen: std::net::SocketAddr,
         #[arg(long)]
         upstream: std::net::SocketAddr,
+        #[arg(long)]
+        keys: Option<PathBuf>,
+        #[arg(long)]
+        keys_on_loopback: bool,
+        #[arg(long)]
+        behind_edge: bool,
+        #[arg(long, default_value_t)]
+        slots: usize,
+        #[arg(long, default_value_t)]
+        queue: usize,
+        #[arg(long)]
+        ask_for_usage: bool,
+        #[arg(long)]
+        refuse_truncation: bool,
     },
     /// Ask whether a URL answers: the health check of a container that has nothing but this program
     Probe { url: String },

@@ -8,6 +8,7 @@ mod diff;
 mod host;
 mod init;
 mod job;
+mod key;
 mod logs;
 mod preflight;
 mod program;
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
         Verb::Backup(args) => backup::run(settings, args),
         Verb::Uninstall(args) => uninstall::run(settings, &args),
         Verb::Secret(verb) => secret::run(settings, verb),
+        Verb::Key(verb) => key::run(settings, verb),
         Verb::Job(verb) => job::run(settings, verb),
         Verb::Completions(args) => completions(args.shell),
         Verb::Host(verb) => host::run(verb),

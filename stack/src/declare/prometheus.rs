@@ -13,6 +13,12 @@ use crate::{
 
 const PROMETHEUS: &str = include_str!("../../../config/prometheus/prometheus.yml");
 
+/// Alerts, by file.
+const RULES: [(&str, &str); 2] = [
+    ("gateway.yml", include_str!("../../../config/prometheus/rules/gateway.yml")),
+    ("host.yml", include_str!("../../../config/prometheus/rules/host.yml")),
+];
+
 /// Where Prometheus tells which files it runs.
 pub(super) const CONFIG_PATH: &str = "/api/v1/status/config";
 
@@ -24,6 +30,7 @@ pub(super) fn files(settings: &Settings, services: &[Service], declared: &str) -
         .replace("scrape_interval: 5s", &interval)
         .replace(&format!("{DECLARED}by-hand"), &format!("{DECLARED}{declared}"));
     let mut files = Contents::from([("prometheus/prometheus.yml".to_owned(), config)]);
+    files.extend(RULES.map(|(name, rules)| (format!("prometheus/rules/{name}"), rules.to_owned())));
     for (component, job) in
         [(Component::Gateway, "ollama"), (Component::NodeExporter, "node"), (Component::Prometheus, "prometheus")]
     {

@@ -6,6 +6,7 @@
 mod backup;
 mod env;
 mod fault;
+mod gateway;
 mod new;
 mod read;
 mod table;
@@ -24,6 +25,7 @@ pub use self::{
     backup::{Backup, BackupSource, Keep, TimeOfDay, time_of_day},
     env::{EnvFile, Note},
     fault::{Fault, Invalid, LoadError},
+    gateway::Gateway,
     new::{New, render},
 };
 use crate::component::{Component, Runtime};
@@ -40,6 +42,8 @@ pub struct Settings {
     pub engine: Engine,
     /// The models that a deploy makes sure of.
     pub models: Models,
+    /// Keys, turns, and what is added to requests.
+    pub gateway: Gateway,
     /// The only LAN listener.
     pub edge: Edge,
     /// Where each component listens.
@@ -93,6 +97,7 @@ impl Default for Settings {
                 flash_attention: None,
             },
             models: Models { default: "qwen2.5-coder:32b-instruct-q8_0".to_owned() },
+            gateway: Gateway::default(),
             edge: Edge { allow: private_networks() },
             ports: Ports {
                 api: 11434,

@@ -8,6 +8,7 @@ use toml::de::DeTable;
 use super::{
     Edge, Engine, Host, Models, Monitoring, Ports, Sandbox, Settings, backup,
     fault::Fault,
+    gateway,
     table::{Found, Table},
     value::{self, Wrong},
 };
@@ -22,6 +23,7 @@ pub(super) fn read(text: &str) -> (Settings, Found) {
     host(Table::open("host", document, &mut found), &mut settings.host);
     engine(Table::open("engine", document, &mut found), &mut settings.engine);
     models(Table::open("models", document, &mut found), &mut settings.models);
+    gateway::read(Table::open("gateway", document, &mut found), &mut settings.gateway);
     edge(Table::open("edge", document, &mut found), &mut settings.edge);
     ports(Table::open("ports", document, &mut found), &mut settings.ports);
     monitoring(Table::open("monitoring", document, &mut found), &mut settings.monitoring);

@@ -2,5 +2,7 @@
 //!
 //! Invariant: nothing here changes a host.
 
+pub mod bench;
+pub mod hardware;
 pub mod summary;
 pub mod verify;

@@ -1,5 +1,6 @@
 //! The command line: parse, call one library, report. Nothing else prints.
 
+mod bench;
 mod cli;
 mod control;
 mod deploy;
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
         Verb::Restart(args) => control::run(settings, Action::Restart, &args),
         Verb::Rollback(args) => deploy::roll_back(settings, &args),
         Verb::Verify(args) => verify::run(settings, &args),
+        Verb::Bench(args) => bench::run(settings, *args),
         Verb::Uninstall(args) => uninstall::run(settings, &args),
         Verb::Secret(verb) => secret::run(settings, verb),
         Verb::Job(verb) => job::run(settings, verb),

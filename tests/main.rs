@@ -5,12 +5,15 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod backup;
 mod cli;
 mod crash;
 mod deploy;
 mod disk;
+mod job;
 mod legacy;
 mod logs;
+mod mac;
 mod port;
 mod readme;
 mod release;

@@ -38,6 +38,9 @@ use stream::Api;
 /// The version of every file written here.
 pub const SCHEMA: u32 = 1;
 
+/// The scenario for which the model is unloaded.
+pub const COLD_START: &str = "cold start";
+
 /// What the default run may take.
 pub const BUDGET: Duration = Duration::from_secs(5 * 60);
 
@@ -293,7 +296,7 @@ fn scenarios(options: &Options) -> Vec<Scenario> {
     };
     if options.is_cold {
         let prompts = Prompts::Listed(vec![guide[0].1.clone()]);
-        scenarios.push(Scenario { is_cold: true, ..single("cold start", &prompts, 1) });
+        scenarios.push(Scenario { is_cold: true, ..single(COLD_START, &prompts, 1) });
     }
     let Some(own) = &options.own else {
         let each = guide.iter().map(|(name, prompt)| single(name, &Prompts::Listed(vec![prompt.clone()]), REQUESTS));

@@ -61,7 +61,7 @@ impl Scale {
                 bottom + 16.0
             );
         }
-        let (x, y) = (WIDTH - RIGHT + 14.0, bottom + 16.0);
+        let (x, y) = (WIDTH - RIGHT + 24.0, bottom + 16.0);
         let _ = write!(svg, "<text class=\"unit\" x=\"{x:.1}\" y=\"{y:.1}\">{}</text>", escape(unit));
         svg
     }

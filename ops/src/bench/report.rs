@@ -6,7 +6,7 @@
 use std::fmt::Write;
 
 use super::{
-    Outcome,
+    COLD_START, Outcome,
     plot::{self, Row},
     record::{Record, Run},
     statistic::{Distribution, median},
@@ -68,7 +68,7 @@ fn head(outcome: &Outcome) -> String {
         escape(&outcome.began),
         escape(&if host.is_empty() { "host unknown".to_owned() } else { host.join(", ") })
     );
-    let warm = || outcome.runs.iter().filter(|run| run.label.scenario != "cold start");
+    let warm = || outcome.runs.iter().filter(|run| run.label.scenario != COLD_START);
     let single = || warm().filter(|run| run.label.concurrency == 1);
     let middle = |value: &dyn Fn(&Run) -> Option<f64>| median(single().filter_map(value).collect());
     let pace = middle(&|run| run.itl_ms.p50.filter(|itl| *itl > 0.0).map(|itl| 1e3 / itl));
@@ -97,7 +97,7 @@ fn notes(outcome: &Outcome) -> String {
 
 fn runs(outcome: &Outcome) -> String {
     let mut html = String::from(
-        "<h2>Runs</h2>\n<p class=\"how\">Milliseconds. A dash is a percentile that the sample is too small for.</p>\n\
+        "<h2>Runs</h2>\n<p class=\"how\">Milliseconds. A dash is a percentile that the sample is too small for; of one request, p50 is its value.</p>\n\
          <div class=\"wide\"><table>\n<thead><tr><th scope=\"col\">run</th><th scope=\"col\">n</th><th scope=\"col\">errors</th>\
          <th scope=\"col\">TTFT p50</th><th scope=\"col\">p90</th><th scope=\"col\">p99</th><th scope=\"col\">ITL p50</th>\
          <th scope=\"col\">p90</th><th scope=\"col\">E2E p50</th><th scope=\"col\">queue p50</th>\
@@ -107,13 +107,13 @@ fn runs(outcome: &Outcome) -> String {
         let _ =
             write!(html, "<tr><td>{}</td><td>{}</td><td>{}</td>", escape(&name(&run.label)), run.requests, run.errors);
         let columns = [
-            run.ttft_ms.p50,
+            table::middle(&run.ttft_ms),
             run.ttft_ms.p90,
             run.ttft_ms.p99,
-            run.itl_ms.p50,
+            table::middle(&run.itl_ms),
             run.itl_ms.p90,
-            run.e2e_ms.p50,
-            run.queue_ms.p50,
+            table::middle(&run.e2e_ms),
+            table::middle(&run.queue_ms),
             Some(run.output_tokens_per_second),
         ];
         columns.iter().for_each(|value| html += &format!("<td>{}</td>", number(*value)));
@@ -123,12 +123,14 @@ fn runs(outcome: &Outcome) -> String {
 }
 
 fn rows(outcome: &Outcome, value: &dyn Fn(&Record) -> Option<f64>) -> Vec<Row> {
+    // A cold start would put all others on one spot; it stands in the table.
+    let is_warm = |(_, run): &(usize, &Run)| run.label.scenario != COLD_START;
     let row = |(index, run): (usize, &Run)| {
         let of_run = outcome.records.iter().filter(|it| it.run == index && it.is_whole());
         let values: Vec<f64> = of_run.filter_map(value).collect();
         Row { name: name(&run.label), distribution: Distribution::of(values.clone()), values }
     };
-    outcome.runs.iter().enumerate().map(row).collect()
+    outcome.runs.iter().enumerate().filter(is_warm).map(row).collect()
 }
 
 fn figure(title: &str, how: &str, svg: &str) -> String {

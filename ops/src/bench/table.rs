@@ -5,7 +5,7 @@
 use std::{collections::BTreeMap, fmt::Write};
 
 use super::{
-    Outcome,
+    COLD_START, Outcome,
     compare::{Comparison, Finding, Verdict},
     record::{Label, Run},
     statistic::Distribution,
@@ -62,7 +62,7 @@ fn line(run: &Run) -> String {
         with_interval(&run.ttft_ms),
         number(run.ttft_ms.p99),
         with_interval(&run.itl_ms),
-        number(run.e2e_ms.p50.or(run.e2e_ms.mean)),
+        number(middle(&run.e2e_ms)),
         number(Some(run.output_tokens_per_second)),
         number(run.decode_tokens_per_second),
         run.limit_percent.map_or(DASH.to_owned(), |percent| format!("{percent:.0} %")),
@@ -70,14 +70,18 @@ fn line(run: &Run) -> String {
     line.trim_end().to_owned() + "\n"
 }
 
-/// The median with its interval, or of very few values their mean.
+/// The median, or the value of the only request.
+pub fn middle(distribution: &Distribution) -> Option<f64> {
+    distribution.p50.or(distribution.mean)
+}
+
+/// The median with its interval, if the sample carries one.
 fn with_interval(distribution: &Distribution) -> String {
-    match (distribution.p50, distribution.p50_interval, distribution.mean) {
-        (Some(p50), Some((low, high)), _) => {
+    match (distribution.p50, distribution.p50_interval) {
+        (Some(p50), Some((low, high))) => {
             format!("{} [{}, {}]", number(Some(p50)), number(Some(low)), number(Some(high)))
         }
-        (Some(p50), None, _) => number(Some(p50)),
-        (None, _, mean) => number(mean),
+        _ => number(middle(distribution)),
     }
 }
 
@@ -132,7 +136,7 @@ pub fn side_by_side(outcomes: &[Outcome]) -> String {
     for outcome in outcomes {
         // Over the single streams: each model has those.
         let single =
-            || outcome.runs.iter().filter(|run| run.label.concurrency == 1 && run.label.scenario != "cold start");
+            || outcome.runs.iter().filter(|run| run.label.concurrency == 1 && run.label.scenario != COLD_START);
         let over = |value: &dyn Fn(&Run) -> Option<f64>| {
             number(super::statistic::median(single().filter_map(value).collect()))
         };

@@ -110,6 +110,9 @@ pub(crate) struct Deploy {
     /// Do not ask before components that serve are restarted
     #[arg(long, short)]
     pub(crate) yes: bool,
+    /// Ask for your password on the host where something needs root and sudo wants one; or pipe it in
+    #[arg(long)]
+    pub(crate) ask_sudo: bool,
     /// One JSON event a line; the last is {"outcome","changed","release","seconds"}, where outcome is done, rolled_back,
     /// rollback_failed, refused, or failed with nothing changed
     #[arg(long)]

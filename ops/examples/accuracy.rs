@@ -7,7 +7,12 @@
 //! `cargo run --release -p ops --example accuracy [-- AIPERF GUIDELLM TOKENIZER]`: the peers' programs and a tokenizer's
 //! folder, for both of them; without, only this bench is measured. Needs `/usr/bin/time`.
 
-#![allow(clippy::unwrap_used, clippy::print_stdout, clippy::print_stderr, reason = "a measurement that cannot go on has nothing to say")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a measurement that cannot go on has nothing to say"
+)]
 #![expect(clippy::disallowed_methods, reason = "what is compared has to be started from outside")]
 
 use std::{
@@ -21,7 +26,8 @@ use std::{
 };
 
 use ops::bench::{
-    Options, Own, Patience, endpoint::Endpoint, measure, prompt::Prompts, record::Objectives, statistic::median, stream::Api,
+    Options, Own, Patience, endpoint::Endpoint, measure, prompt::Prompts, record::Objectives, statistic::median,
+    stream::Api,
 };
 use serde_json::Value;
 
@@ -136,7 +142,10 @@ fn bare(address: &str, streams: u32) -> (f64, f64) {
         let body = format!(
             "{{\"model\":\"{MODEL}\",\"messages\":[{{\"role\":\"user\",\"content\":\"[{index}-{streams}] go\"}}],\"options\":{{\"num_predict\":{TOKENS}}}}}"
         );
-        let head = format!("POST /api/chat HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: {}\r\n\r\n", body.len());
+        let head = format!(
+            "POST /api/chat HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+            body.len()
+        );
         let mut stream = TcpStream::connect(address).unwrap();
         stream.set_nodelay(true).unwrap();
         let mut buffer = [0; 16 * 1024];
@@ -150,7 +159,7 @@ fn bare(address: &str, streams: u32) -> (f64, f64) {
                 break;
             }
             // A text that is said; nothing else has this.
-            let said = buffer[..read].windows(8).filter(|it| *it == b"\"content" ).count();
+            let said = buffer[..read].windows(8).filter(|it| *it == b"\"content").count();
             moments.extend(std::iter::repeat_n(at, said));
         }
         // The last line's content is empty.

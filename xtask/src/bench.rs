@@ -27,6 +27,7 @@ use crate::{
     cli::{self, BaselineVerb, BenchVerb},
     report::{self, Exit},
     session::{self, Interrupt, Need, Session},
+    there::{self, As},
 };
 
 /// What a log is told of a run that goes on.
@@ -39,27 +40,38 @@ pub(crate) fn run(settings: Option<&Path>, args: cli::Bench) -> Result<Exit> {
         Some(BenchVerb::Baseline(BaselineVerb::Set { name, model, blocks, load })) => {
             set_baseline(settings, &name, model.as_deref(), blocks, &load)
         }
-        Some(BenchVerb::List { json }) => {
-            let entries = store(settings)?.list()?;
+        Some(BenchVerb::List { json }) => kept(settings, |store| {
+            let entries = store.list()?;
             if entries.is_empty() {
-                report::say("there are no results yet; `cargo xtask bench` makes one");
+                return Err(store.nothing(None).into());
             }
             print(json, &entries, || table::list(&entries))
-        }
-        Some(BenchVerb::Show { id, json }) => {
-            let (_, outcome) = store(settings)?.result(id.as_deref())?;
+        }),
+        Some(BenchVerb::Show { id, json }) => kept(settings, |store| {
+            let (_, outcome) = store.result(id.as_deref())?;
             print(json, &outcome, || table::outcome(&outcome))
-        }
-        Some(BenchVerb::Report { id }) => {
-            let path = store(settings)?.report(id.as_deref())?;
+        }),
+        Some(BenchVerb::Report { id }) => kept(settings, |store| {
+            let path = store.report(id.as_deref())?;
             report::data(&format!("{}\n", path.display()))?;
             Ok(Exit::Done)
-        }
+        }),
     }
 }
 
-fn store(settings: Option<&Path>) -> Result<Store> {
-    Ok(Store::below(&session::find_settings(settings)?.0))
+/// Looks at results. They lie where they were measured: here if an endpoint was named, else on the host.
+fn kept(settings: Option<&Path>, look: impl FnOnce(&Store) -> Result<Exit>) -> Result<Exit> {
+    let folder = session::results(settings)?;
+    let looked = look(&Store::below(&folder));
+    let is_absent =
+        |error: &anyhow::Error| error.downcast_ref::<Failure>().is_some_and(|failure| failure.class == Class::Nothing);
+    match looked {
+        Err(error) if is_absent(&error) => {
+            let session = Session::open(settings, Need::Any)?;
+            if session.is_here { Err(error) } else { there::run(session, As::Question) }
+        }
+        looked => looked,
+    }
 }
 
 fn print<T: Serialize>(json: bool, value: &T, text: impl FnOnce() -> String) -> Result<Exit> {
@@ -70,8 +82,12 @@ fn print<T: Serialize>(json: bool, value: &T, text: impl FnOnce() -> String) -> 
 
 fn measure(settings: Option<&Path>, args: &cli::Bench) -> Result<Exit> {
     let session = Session::open(settings, Need::Any)?;
+    if is_there(&session, &args.load) {
+        return there::run(session, As::Job);
+    }
     if let Some(name) = &args.baseline {
-        return against_baseline(&session, name, args);
+        let store = Store::below(&session::results(settings)?);
+        return against_baseline(&session, &store, name, args);
     }
     let options = options(&session, &args.load, args.cold, own(&args.load, false)?)?;
     let default = session.settings.models.default.clone();
@@ -81,7 +97,7 @@ fn measure(settings: Option<&Path>, args: &cli::Bench) -> Result<Exit> {
     for model in &models {
         let outcome = ops::bench::measure(model, &default, &options, &mut |event| said.hear("", &event))?;
         said.end();
-        let folder = Store::below(&session.folder).keep(&outcome)?;
+        let folder = Store::below(&session::results(settings)?).keep(&outcome)?;
         print(args.json, &outcome, || table::outcome(&outcome))?;
         report::say(&format!("\nkept in {}; report.html there has the plots", folder.display()));
         let is_broken = outcome.broken_off.is_some();
@@ -109,6 +125,9 @@ fn measure(settings: Option<&Path>, args: &cli::Bench) -> Result<Exit> {
 
 fn compare(settings: Option<&Path>, args: &cli::BenchCompare) -> Result<Exit> {
     let session = Session::open(settings, Need::Any)?;
+    if args.what == "model" && is_there(&session, &args.load) {
+        return there::run(session, As::Job);
+    }
     let default = args.model.clone().unwrap_or_else(|| session.settings.models.default.clone());
     let own = own(&args.load, true)?;
     let side = |name: &str| -> Result<Options> {
@@ -151,7 +170,10 @@ fn set_baseline(
     load: &cli::BenchLoad,
 ) -> Result<Exit> {
     let session = Session::open(settings, Need::Any)?;
-    let store = Store::below(&session.folder);
+    if is_there(&session, load) {
+        return there::run(session, As::Job);
+    }
+    let store = Store::below(&session::results(settings)?);
     let baseline = blocks_of(&session, name, model, blocks, load)?;
     let path = store.keep_baseline(name, &baseline)?;
     report::say(&format!("kept {} blocks of {} in {}", baseline.blocks.len(), baseline.model.name, path.display()));
@@ -175,8 +197,8 @@ fn blocks_of(
     Ok(baseline)
 }
 
-fn against_baseline(session: &Session, name: &str, args: &cli::Bench) -> Result<Exit> {
-    let then = Store::below(&session.folder).baseline(name)?;
+fn against_baseline(session: &Session, store: &Store, name: &str, args: &cli::Bench) -> Result<Exit> {
+    let then = store.baseline(name)?;
     let now = blocks_of(session, "now", args.models.first().map(String::as_str), then.blocks.len(), &args.load)?;
     if now.load != then.load {
         return Err(Failure::new(Class::Settings, format!("the baseline {name} was made with another load"))
@@ -194,23 +216,19 @@ fn against_baseline(session: &Session, name: &str, args: &cli::Bench) -> Result<
     conclude(&comparison, args.json)
 }
 
+/// Whether the stack that is meant is another machine's: then it is measured there, without the network between.
+fn is_there(session: &Session, load: &cli::BenchLoad) -> bool {
+    load.endpoint.is_none() && !session.is_here
+}
+
 fn in_block(name: &str, block: usize, blocks: usize) -> String {
     format!("block {} of {blocks}, {name}: ", block + 1)
 }
 
 /// What to measure at the endpoint that is named, or at this stack's own.
 fn options(session: &Session, load: &cli::BenchLoad, is_cold: bool, own: Option<Own>) -> Result<Options> {
-    let url = match &load.endpoint {
-        Some(url) => url.clone(),
-        None if session.is_here => format!("http://127.0.0.1:{}", session.settings.ports.api),
-        None => {
-            // Asked from here, 127.0.0.1 would be another stack, or none.
-            let host = session.host();
-            return Err(Failure::new(Class::Refused, format!("the stack on {host} is not this machine's"))
-                .hint(format!("name what it listens on: --endpoint http://{host}:{}", session.settings.ports.api))
-                .into());
-        }
-    };
+    let own_url = || format!("http://127.0.0.1:{}", session.settings.ports.api);
+    let url = load.endpoint.clone().unwrap_or_else(own_url);
     Ok(Options { is_cold, own, ..options_at(session, &url, load)? })
 }
 

@@ -119,11 +119,7 @@ impl Store {
             Some(id) => ids.iter().find(|it| *it == id),
             None => ids.last(),
         };
-        let id = found.ok_or_else(|| {
-            let what = id.map_or("there are no results".to_owned(), |id| format!("there is no result {id}"));
-            Failure::new(Class::Nothing, format!("{what} in {}", self.folder.display()))
-                .hint("`cargo xtask bench` makes one, `cargo xtask bench list` shows what there is")
-        })?;
+        let id = found.ok_or_else(|| self.nothing(id))?;
         let folder = self.folder.join(id);
         let mut outcome: Outcome = read(&folder.join("result.json"))?;
         let path = folder.join("records.jsonl");
@@ -143,6 +139,13 @@ impl Store {
         let path = folder.join("report.html");
         write(&path, &report::page(&outcome))?;
         Ok(path)
+    }
+
+    /// The failure to find a result.
+    pub fn nothing(&self, id: Option<&str>) -> Failure {
+        let what = id.map_or("there are no results".to_owned(), |id| format!("there is no result {id}"));
+        Failure::new(Class::Nothing, format!("{what} in {}", self.folder.display()))
+            .hint("`cargo xtask bench` makes one, `cargo xtask bench list` shows what there is")
     }
 
     fn baseline_path(&self, name: &str) -> Result<PathBuf, Failure> {

@@ -29,6 +29,7 @@ use ops::bench::{
     Options, Own, Patience, endpoint::Endpoint, measure, prompt::Prompts, record::Objectives, statistic::median,
     stream::Api,
 };
+use ops::hardware::Hardware;
 use serde_json::Value;
 
 const MODEL: &str = "llama3.2:3b";
@@ -191,6 +192,7 @@ fn ours(address: &str, api: Api, streams: usize, requests: usize) {
         is_cold: false,
         own: Some(own),
         slots: 2000,
+        hardware: Hardware::default(),
         warm_up: 1,
         objectives: Objectives::default(),
         seed: u64::from(std::process::id()),

@@ -1,11 +1,9 @@
-//! What this machine is, as far as it bounds a model's speed: chip, memory, and how fast that memory is read.
+//! What of a machine bounds a model's speed: chip, memory, and how fast that memory is read.
 //!
 //! Invariant: what the machine does not say is absent, and so is the bandwidth of a chip that is not on the page.
 
-use std::fs;
-
 use serde::{Deserialize, Serialize};
-use stack::process::fact;
+use stack::machine::Machine;
 
 /// Vendors' figures, GB/s. A chip sold with two memories stands once for each, told apart by its GPU cores.
 const BANDWIDTHS: [(&str, Option<u32>, f64); 47] = [
@@ -61,7 +59,7 @@ const BANDWIDTHS: [(&str, Option<u32>, f64); 47] = [
 /// A machine.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Hardware {
-    /// `linux`, `macos`.
+    /// The system with its version.
     pub system: Option<String>,
     /// What runs a model: the GPU where one is known, else the processor.
     pub chip: Option<String>,
@@ -75,57 +73,21 @@ pub struct Hardware {
     pub memory_gb_per_s: Option<f64>,
 }
 
-/// What this machine says about itself.
-pub fn here() -> Hardware {
-    let cores = std::thread::available_parallelism().ok().and_then(|cores| u32::try_from(cores.get()).ok());
-    let found = match fs::read_to_string("/proc/meminfo") {
-        Ok(meminfo) => linux(&meminfo),
-        Err(_) => {
-            mac(&|name| fact("sysctl", &["-n", name]), &|| fact("system_profiler", &["-json", "SPDisplaysDataType"]))
+impl Hardware {
+    /// From what a machine told of itself. A GPU with memory of its own is what runs a model there.
+    pub fn of(machine: &Machine) -> Hardware {
+        let card = machine.gpus.iter().find(|gpu| gpu.memory_bytes.is_some());
+        let chip = card.map(|gpu| gpu.name.clone()).or_else(|| machine.chip.clone());
+        let gpu_cores = machine.gpus.first().and_then(|gpu| gpu.cores);
+        Hardware {
+            system: machine.os.clone(),
+            memory_gb_per_s: chip.as_deref().and_then(|chip| memory_gb_per_s(chip, gpu_cores)),
+            chip,
+            cores: machine.cores,
+            gpu_cores,
+            memory_bytes: machine.memory_bytes,
         }
-    };
-    Hardware { system: Some(std::env::consts::OS.to_owned()), cores, ..found }
-}
-
-fn linux(meminfo: &str) -> Hardware {
-    let kibibytes = |line: &str| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB")?.parse::<u64>().ok();
-    // NVIDIA's driver lists its devices here; no program has to be started.
-    let devices = fs::read_dir("/proc/driver/nvidia/gpus").into_iter().flatten().flatten();
-    let gpu = devices.filter_map(|device| fs::read_to_string(device.path().join("information")).ok());
-    let gpu = gpu.filter_map(|text| field(&text, "Model:")).next();
-    let cpu = || fs::read_to_string("/proc/cpuinfo").ok().and_then(|text| field(&text, "model name"));
-    let chip = gpu.or_else(cpu);
-    Hardware {
-        memory_gb_per_s: chip.as_deref().and_then(|chip| memory_gb_per_s(chip, None)),
-        chip,
-        memory_bytes: meminfo.lines().find_map(kibibytes).map(|it| it * 1024),
-        ..Hardware::default()
     }
-}
-
-/// `name : value`, as /proc writes it.
-fn field(text: &str, name: &str) -> Option<String> {
-    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
-    Some(line.trim_start_matches([' ', '\t', ':']).trim().to_owned())
-}
-
-fn mac(sysctl: &dyn Fn(&str) -> Option<String>, displays: &dyn Fn() -> Option<String>) -> Hardware {
-    let chip = sysctl("machdep.cpu.brand_string");
-    let gpu_cores = displays().and_then(|json| gpu_cores(&json));
-    Hardware {
-        memory_gb_per_s: chip.as_deref().and_then(|chip| memory_gb_per_s(chip, gpu_cores)),
-        chip,
-        gpu_cores,
-        memory_bytes: sysctl("hw.memsize").and_then(|it| it.parse().ok()),
-        ..Hardware::default()
-    }
-}
-
-/// `sppci_cores` of the first display; a string on hardware, a number in a virtual machine.
-fn gpu_cores(json: &str) -> Option<u32> {
-    let value: serde_json::Value = serde_json::from_str(json).ok()?;
-    let cores = &value["SPDisplaysDataType"][0]["sppci_cores"];
-    cores.as_str().and_then(|it| it.parse().ok()).or_else(|| u32::try_from(cores.as_u64()?).ok())
 }
 
 /// What a chip's memory delivers at most, GB/s. Of two memories the faster one, if nothing tells them apart: a share of
@@ -139,6 +101,8 @@ pub fn memory_gb_per_s(chip: &str, gpu_cores: Option<u32>) -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
+    use stack::machine::Gpu;
+
     use super::*;
 
     #[test]
@@ -150,21 +114,19 @@ mod tests {
     }
 
     #[test]
-    fn a_mac_is_read_from_its_own_words() {
-        let sysctl = |name: &str| match name {
-            "machdep.cpu.brand_string" => Some("Apple M4 Max".to_owned()),
-            "hw.memsize" => Some("68719476736".to_owned()),
-            _ => None,
+    fn what_runs_a_model_is_the_card_if_there_is_one() {
+        let gpu = |name: &str, cores, memory_bytes| Gpu { name: name.to_owned(), cores, memory_bytes, metal: None };
+        let mac = Machine {
+            chip: Some("Apple M4 Max".to_owned()),
+            gpus: vec![gpu("Apple M4 Max", Some(32), None)],
+            ..Machine::default()
         };
-        let displays = r#"{"SPDisplaysDataType":[{"sppci_cores":"32"}]}"#;
-        let found = mac(&sysctl, &|| Some(displays.to_owned()));
-        assert_eq!((found.memory_gb_per_s, found.memory_bytes), (Some(410.0), Some(64 << 30)));
-        assert_eq!(gpu_cores(r#"{"SPDisplaysDataType":[{"sppci_cores":10}]}"#), Some(10));
-    }
-
-    #[test]
-    fn this_machine_has_memory_and_cores() {
-        let found = here();
-        assert!(found.memory_bytes.is_some_and(|it| it > 1 << 28) && found.cores.is_some_and(|it| it > 0));
+        assert_eq!(Hardware::of(&mac).memory_gb_per_s, Some(410.0));
+        let linux = Machine {
+            chip: Some("AMD EPYC".to_owned()),
+            gpus: vec![gpu("NVIDIA GeForce RTX 4090", None, Some(24 << 30))],
+            ..Machine::default()
+        };
+        assert_eq!(Hardware::of(&linux).memory_gb_per_s, Some(1008.0));
     }
 }

@@ -21,6 +21,7 @@ use ops::bench::{
     record::{Objectives, Record},
     stream::Api,
 };
+use ops::hardware::Hardware;
 use stack::failure::Class;
 use tempfile::TempDir;
 use tokio::sync::oneshot;
@@ -98,6 +99,7 @@ fn options(address: SocketAddr, requests: usize) -> Options {
             duration: None,
         }),
         slots: 1,
+        hardware: Hardware::default(),
         warm_up: 0,
         objectives: Objectives::default(),
         seed: 7,

@@ -462,12 +462,6 @@ pub fn uname(what: char) -> io::Result<String> {
     duct::cmd!("uname", flag).stderr_null().read()
 }
 
-/// What a program that tells a fact prints; none where it is not there or fails. Asked through PATH, as [`uname`] is.
-pub fn fact(program: &str, args: &[&str]) -> Option<String> {
-    let said = duct::cmd(program, args).stdin_null().stderr_null().read().ok()?;
-    (!said.is_empty()).then_some(said)
-}
-
 /// Who listens on a port where there is no /proc.
 pub(crate) fn lsof_listener(port: u16) -> Option<String> {
     let port = format!("-iTCP:{port}");

@@ -17,9 +17,11 @@ use ops::bench::{
     store::Store,
     table,
 };
+use ops::hardware::Hardware;
 use serde::Serialize;
 use stack::{
     failure::{Class, Failure},
+    observed::Question,
     secret::Secret,
 };
 
@@ -81,7 +83,7 @@ fn print<T: Serialize>(json: bool, value: &T, text: impl FnOnce() -> String) -> 
 }
 
 fn measure(settings: Option<&Path>, args: &cli::Bench) -> Result<Exit> {
-    let session = Session::open(settings, Need::Any)?;
+    let mut session = Session::open(settings, Need::Any)?;
     if is_there(&session, &args.load) {
         return there::run(session, As::Job);
     }
@@ -89,7 +91,10 @@ fn measure(settings: Option<&Path>, args: &cli::Bench) -> Result<Exit> {
         let store = Store::below(&session::results(settings)?);
         return against_baseline(&session, &store, name, args);
     }
-    let options = options(&session, &args.load, args.cold, own(&args.load, false)?)?;
+    let mut options = options(&session, &args.load, args.cold, own(&args.load, false)?)?;
+    if session.is_here && options.endpoint.is_here() {
+        options.hardware = hardware(&mut session)?;
+    }
     let default = session.settings.models.default.clone();
     let models = if args.models.is_empty() { vec![default.clone()] } else { args.models.clone() };
     let mut said = Said::new(&session.interrupt);
@@ -225,6 +230,12 @@ fn in_block(name: &str, block: usize, blocks: usize) -> String {
     format!("block {} of {blocks}, {name}: ", block + 1)
 }
 
+fn hardware(session: &mut Session) -> Result<Hardware> {
+    let facts = Some(session.settings.engine.models_path.clone());
+    let observed = session.client.observe(Question { facts, ..Question::default() })?;
+    Ok(observed.facts.as_ref().map(Hardware::of).unwrap_or_default())
+}
+
 /// What to measure at the endpoint that is named, or at this stack's own.
 fn options(session: &Session, load: &cli::BenchLoad, is_cold: bool, own: Option<Own>) -> Result<Options> {
     let own_url = || format!("http://127.0.0.1:{}", session.settings.ports.api);
@@ -239,6 +250,7 @@ fn options_at(session: &Session, url: &str, load: &cli::BenchLoad) -> Result<Opt
         is_cold: false,
         own: None,
         slots: session.settings.engine.num_parallel.max(1) as usize,
+        hardware: Hardware::default(),
         warm_up: load.warmup,
         objectives: load.slo.unwrap_or_default(),
         seed: load.seed,

@@ -37,7 +37,8 @@ fn words(percent: f64, limit: f64, model: &Model, hardware: &Hardware) -> String
         (Some(vram), Some(all)) if all > 0 => Some(vram as f64 / all as f64),
         _ => None,
     };
-    let fix = match (on_gpu, hardware.system.as_deref()) {
+    let is_mac = hardware.system.as_ref().is_some_and(|system| system.starts_with("macOS"));
+    let fix = match (on_gpu, is_mac) {
         (Some(share), _) if share > 0.99 => {
             "the engine says that all of it is on the GPU: see what else uses the GPU, and whether the engine or its driver \
              was just updated"
@@ -45,7 +46,7 @@ fn words(percent: f64, limit: f64, model: &Model, hardware: &Hardware) -> String
         (Some(share), _) if share > 0.0 => {
             "a part of it runs on the CPU: take a smaller quantisation, a shorter context, or raise the GPU's memory limit"
         }
-        (_, Some("macos")) => {
+        (_, true) => {
             "it runs on the CPU: a container on a Mac has no GPU, so set engine.runtime to \"native\" and deploy"
         }
         _ => "it runs on the CPU: see whether the engine finds the GPU (nvidia-smi, `cargo xtask logs engine`)",
@@ -79,13 +80,13 @@ mod tests {
 
     #[test]
     fn a_slow_run_says_where_it_runs_and_what_to_do() {
-        let good = judged(17.0, 40, "macos");
+        let good = judged(17.0, 40, "macOS 15.4");
         assert!((good.limit_percent.unwrap() - 74.4).abs() < 0.1 && good.warnings.is_empty());
         for (vram, system, expected) in [
-            (0, "macos", "it runs on the CPU: a container on a Mac has no GPU"),
-            (0, "linux", "it runs on the CPU: see whether the engine finds the GPU"),
-            (20, "macos", "a part of it runs on the CPU"),
-            (40, "macos", "all of it is on the GPU"),
+            (0, "macOS 15.4", "it runs on the CPU: a container on a Mac has no GPU"),
+            (0, "Debian GNU/Linux 12", "it runs on the CPU: see whether the engine finds the GPU"),
+            (20, "macOS 15.4", "a part of it runs on the CPU"),
+            (40, "macOS 15.4", "all of it is on the GPU"),
         ] {
             let slow = judged(1.8, vram, system);
             assert!(slow.warnings[0].starts_with("one stream is at 8 % of the 23 tokens/s"), "{:?}", slow.warnings);

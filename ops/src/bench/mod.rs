@@ -28,7 +28,7 @@ use stack::failure::{Class, Failure};
 
 pub use client::Patience;
 
-use crate::hardware::{self, Hardware};
+use crate::hardware::Hardware;
 use endpoint::{Endpoint, Model};
 use load::{Arrival, Came, Load, Progress, Spacing};
 use prompt::Prompts;
@@ -69,6 +69,8 @@ pub struct Options {
     pub own: Option<Own>,
     /// Requests that one model of this engine answers at a time.
     pub slots: usize,
+    /// This machine, which counts if the endpoint is on it.
+    pub hardware: Hardware,
     /// Requests before the first that counts.
     pub warm_up: usize,
     /// What answers have to keep.
@@ -251,7 +253,7 @@ fn begin(asked: &str, default: &str, options: &Options) -> Result<(Outcome, Cloc
         began: clock.wall.to_rfc3339_opts(SecondsFormat::Secs, true),
         model,
         engine,
-        host: if endpoint.is_here() { hardware::here() } else { Hardware::default() },
+        host: if endpoint.is_here() { options.hardware.clone() } else { Hardware::default() },
         seed: options.seed,
         objectives: options.objectives,
         warnings,
@@ -447,6 +449,7 @@ mod tests {
             is_cold: false,
             own,
             slots,
+            hardware: Hardware::default(),
             warm_up: 1,
             objectives: Objectives::default(),
             seed: 1,

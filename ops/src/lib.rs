@@ -3,6 +3,8 @@
 //! Invariant: nothing here prints, and nothing changes what runs.
 
 pub mod backup;
+pub mod bench;
+pub mod hardware;
 pub mod preflight;
 pub mod summary;
 pub mod verify;

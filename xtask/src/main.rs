@@ -1,6 +1,7 @@
 //! The command line: parse, call one library, report. Nothing else prints.
 
 mod backup;
+mod bench;
 mod cli;
 mod control;
 mod deploy;
@@ -44,6 +45,7 @@ fn main() -> ExitCode {
         Verb::Restart(args) => control::run(settings, Action::Restart, &args),
         Verb::Rollback(args) => deploy::roll_back(settings, &args),
         Verb::Verify(args) => verify::run(settings, &args),
+        Verb::Bench(args) => bench::run(settings, *args),
         Verb::Backup(args) => backup::run(settings, args),
         Verb::Uninstall(args) => uninstall::run(settings, &args),
         Verb::Secret(verb) => secret::run(settings, verb),

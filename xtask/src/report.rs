@@ -115,6 +115,12 @@ pub(crate) fn pass(stream: Stream, bytes: &Bytes) -> io::Result<()> {
     }
 }
 
+/// Shows on a terminal how far something is, in the place of what was shown last; nothing clears the line.
+pub(crate) fn progress(text: &str) {
+    let mut stderr = io::stderr().lock();
+    let _ = write!(stderr, "\r\x1b[K{text}").and_then(|()| stderr.flush());
+}
+
 /// Asks a question on the terminal; anything but a yes is a no.
 pub(crate) fn ask(question: &str) -> io::Result<bool> {
     write!(io::stderr().lock(), "{question} [y/N] ")?;

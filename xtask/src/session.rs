@@ -170,6 +170,14 @@ pub(crate) fn find_settings(named: Option<&Path>) -> Result<(PathBuf, Option<Pat
     Ok((folder, exists.then_some(file)))
 }
 
+/// The folder that measurements are kept in: on a host with the data, which outlives its releases, else with the settings.
+pub(crate) fn results(named: Option<&Path>) -> Result<PathBuf> {
+    match deployed_here() {
+        Some(root) => Ok(root.data()),
+        None => Ok(find_settings(named)?.0),
+    }
+}
+
 /// The workspace: where cargo says that it is, else the nearest folder upwards that looks like it.
 pub(crate) fn workspace() -> Result<PathBuf> {
     if let Some(member) = env::var_os("CARGO_MANIFEST_DIR") {

@@ -159,13 +159,14 @@ fn of_two_clients_at_once_one_deploys_and_the_other_is_told() {
 
 /// A cargo that builds for no other target; on the host it takes its time, and has the program ready.
 const CARGO: &str = r#"
-case "$*" in *--target\ *) echo "error: no linker for it" >&2; exit 101;; esac
+[ -z "$STACK_PROGRAM_ID" ] && { echo "error: no linker for it" >&2; exit 101; }
+for word; do case $last in --target) triple=$word;; esac; last=$word; done
 [ -f Cargo.lock ] && [ -f tests/main.rs ] && [ -f stack/src/lib.rs ] || exit 102
 echo "$STACK_PROGRAM_ID" >> "$folder/builds"
 echo "   Compiling stack v0.1.0" >&2
 while [ ! -e "$folder/go" ]; do sleep 0.05; done
 [ -e "$folder/fault" ] && { echo "error: it does not compile" >&2; exit 101; }
-mkdir -p target/ship && cp "$folder/program" target/ship/xtask
+mkdir -p "target/$triple/ship" && cp "$folder/program" "target/$triple/ship/xtask"
 "#;
 
 #[test]

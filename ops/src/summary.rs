@@ -1,12 +1,12 @@
 //! What runs, where, and how it is: the facts of an observation as a person asks for them.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use serde::Serialize;
 use stack::{
     backup::Run,
     component::{Component, Runtime},
-    observed::{Observed, State},
+    observed::{Engine, Observed, State},
     release::{Release, ReleaseId},
 };
 
@@ -75,12 +75,15 @@ impl Summary {
 }
 
 fn parts(host: &str, release: &Release, observed: &Observed) -> Vec<Part> {
+    let doors = &release.content.doors;
     let present = release.content.services.iter().map(|service| {
         let running = observed.components.get(&service.component);
         let stopped = observed.desired.stopped.contains(&service.component) || observed.desired.halted;
         let (state, detail) = match running {
+            Some(running) if stopped && !running.runs() => (State::Stopped, Some("stopped by hand".to_owned())),
             Some(running) => (running.state, running.detail.clone()),
             None if stopped => (State::Stopped, Some("stopped by hand".to_owned())),
+            None if service.container().is_some() => (State::Stopped, Some(no_container(observed))),
             None if observed.supervisor.is_none() => (State::Stopped, Some("no supervisor runs".to_owned())),
             None => (State::Starting, None),
         };
@@ -88,7 +91,7 @@ fn parts(host: &str, release: &Release, observed: &Observed) -> Vec<Part> {
             name: service.component,
             state,
             url: Some(service.url("")),
-            lan_url: lan_url(host, service.component, release, observed),
+            lan_url: doors.get(&service.component).and_then(|port| lan_url(host, observed.reached_at, *port)),
             detail,
         }
     });
@@ -102,45 +105,33 @@ fn parts(host: &str, release: &Release, observed: &Observed) -> Vec<Part> {
     present.chain(absent).collect()
 }
 
+fn no_container(observed: &Observed) -> String {
+    match observed.docker.as_ref().map(|docker| &docker.engine) {
+        Some(Engine::Absent) => "Docker is not installed".to_owned(),
+        Some(Engine::Silent(said)) => format!("Docker's engine does not answer: {said}"),
+        _ => "it has no container".to_owned(),
+    }
+}
+
 /// By the address that the live connection has found the host at, else by its name: never by a guess about interfaces.
-fn lan_url(host: &str, component: Component, release: &Release, observed: &Observed) -> Option<String> {
-    let port = release.content.doors.get(&component)?;
-    let name = match observed.reached_at {
-        Some(address) => return Some(format!("http://{}", SocketAddr::new(address, *port))),
-        None if host == "localhost" => return None,
-        None => host,
-    };
-    Some(format!("http://{name}:{port}"))
+fn lan_url(host: &str, reached_at: Option<IpAddr>, port: u16) -> Option<String> {
+    match reached_at {
+        Some(address) => Some(format!("http://{}", SocketAddr::new(address, port))),
+        None if host == "localhost" => None,
+        None => Some(format!("http://{host}:{port}")),
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-    use stack::release::Content;
-
     use super::*;
-
-    fn door(host: &str, reached_at: Option<&str>) -> Option<String> {
-        let content: Content = serde_json::from_value(json!({
-            "runtime": "sandbox", "program": "p", "services": [], "absent": [], "ports": {}, "files": {},
-            "doors": { "gateway": 11434 },
-        }))
-        .unwrap();
-        let observed: Observed = serde_json::from_value(json!({
-            "system": "Linux", "machine": "x86_64", "clock": "2026-01-01T00:00:00Z", "reached_at": reached_at, "root": "/",
-            "releases": [], "leftovers": [], "damaged": [], "history": [], "components": {}, "ports": {}, "programs": {},
-            "contents": {}, "desired": { "revision": 0, "halted": false, "stopped": [], "restarts": {} },
-        }))
-        .unwrap();
-        assert_eq!(lan_url(host, Component::Engine, &Release::new(content.clone()), &observed), None);
-        lan_url(host, Component::Gateway, &Release::new(content), &observed)
-    }
 
     #[test]
     fn a_door_is_told_by_the_address_of_the_live_connection() {
-        assert_eq!(door("studio", Some("10.0.0.2")).as_deref(), Some("http://10.0.0.2:11434"));
-        assert_eq!(door("studio", Some("fd00::2")).as_deref(), Some("http://[fd00::2]:11434"));
-        assert_eq!(door("studio.local", None).as_deref(), Some("http://studio.local:11434"));
-        assert_eq!(door("localhost", None), None);
+        let url = |host, address: Option<&str>| lan_url(host, address.map(|it| it.parse().unwrap()), 11434);
+        assert_eq!(url("studio", Some("10.0.0.2")).as_deref(), Some("http://10.0.0.2:11434"));
+        assert_eq!(url("studio", Some("fd00::2")).as_deref(), Some("http://[fd00::2]:11434"));
+        assert_eq!(url("studio.local", None).as_deref(), Some("http://studio.local:11434"));
+        assert_eq!(url("localhost", None), None);
     }
 }

@@ -6,6 +6,10 @@
 
 #![expect(clippy::disallowed_methods, reason = "this is the place the rule points to")]
 
+mod work;
+
+pub(crate) use work::{Lines, ask_within, pipe, read_lines, run_following, said};
+
 use std::{
     borrow::Cow,
     collections::BTreeMap,
@@ -44,6 +48,9 @@ const TOOL_FOLDERS: [&str; 8] = [
 
 /// Variables that a component takes from us; everything else it is given by name.
 const KEPT_VARIABLES: [&str; 6] = ["HOME", "LANG", "LOGNAME", "PATH", "TMPDIR", "USER"];
+
+/// The slowest of the tools that only tell something, macOS' `system_profiler`, takes a second or two.
+const ASK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What to run, as data.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -184,6 +191,18 @@ pub fn stream(command: &Command) -> io::Result<impl Read + Send + use<>> {
 fn expression(command: &Command) -> duct::Expression {
     let expression = duct::cmd(&command.program, &command.args);
     command.env.iter().fold(expression, |it, (name, value)| it.env(name, value))
+}
+
+/// What a system's own tool answers; `None` if it is not there, fails, or takes too long.
+pub(crate) fn look_up(name: &str, args: &[&str]) -> Option<String> {
+    let handle = duct::cmd(find(name)?, args).stdin_null().stderr_null().stdout_capture().unchecked().start().ok()?;
+    match handle.wait_timeout(ASK_TIMEOUT) {
+        Ok(Some(done)) => done.status.success().then(|| String::from_utf8_lossy(&done.stdout).into_owned()),
+        _ => {
+            let _ = handle.kill();
+            None
+        }
+    }
 }
 
 /// Starts a program at the head of a process group of its own; both its streams go to `log`.

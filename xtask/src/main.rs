@@ -1,6 +1,7 @@
 //! The command line: parse, call one library, report. Nothing else prints.
 
 mod backup;
+mod bench;
 mod cli;
 mod clock;
 mod control;
@@ -9,7 +10,9 @@ mod diff;
 mod host;
 mod init;
 mod job;
+mod key;
 mod logs;
+mod preflight;
 mod program;
 mod progress;
 mod report;
@@ -34,6 +37,7 @@ fn main() -> ExitCode {
     let settings = cli.settings.as_deref();
     let done = match cli.verb {
         Verb::Init(args) => init::run(settings, &args),
+        Verb::Preflight(args) => preflight::run(settings, &args),
         Verb::Deploy(args) => deploy::run(settings, &args),
         Verb::Status(args) => status::run(settings, &args),
         Verb::Logs(args) => logs::run(settings, &args),
@@ -42,9 +46,11 @@ fn main() -> ExitCode {
         Verb::Restart(args) => control::run(settings, Action::Restart, &args),
         Verb::Rollback(args) => deploy::roll_back(settings, &args),
         Verb::Verify(args) => verify::run(settings, &args),
+        Verb::Bench(args) => bench::run(settings, *args),
         Verb::Backup(args) => backup::run(settings, args),
         Verb::Uninstall(args) => uninstall::run(settings, &args),
         Verb::Secret(verb) => secret::run(settings, verb),
+        Verb::Key(verb) => key::run(settings, verb),
         Verb::Job(verb) => job::run(settings, verb),
         Verb::Completions(args) => completions(args.shell),
         Verb::Host(verb) => host::run(verb),

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use stack::{
     failure::{Class, Doing, Failure},
     ssh::{Shipment, Supplier, System},
@@ -10,6 +10,9 @@ use stack::{
 use xshell::{Shell, cmd};
 
 use crate::{report, session};
+
+/// Whether this very program needs no libc of the machine that it runs on.
+pub(crate) const IS_STATIC: bool = cfg!(target_feature = "crt-static");
 
 /// What the program is made from, below the workspace: see build.rs.
 const SOURCES: &str = env!("STACK_PROGRAM_SOURCES");
@@ -24,24 +27,17 @@ pub(crate) struct Builder {
 
 impl Supplier for Builder {
     fn supply(&mut self, system: &System) -> Result<Shipment, Failure> {
-        let cannot = |why: String| {
-            let message = format!("cannot build the program for {} on {}", system.name, system.machine);
-            Failure::new(Class::Failed, message).because(&std::io::Error::other(why))
-        };
-        let triple = triple(system).ok_or_else(|| {
-            cannot("there is no such target".to_owned()).hint("hosts can be Linux and macOS, on x86_64 and arm64")
-        })?;
-        report::say(&format!("building the program for {} on {}", system.name, system.machine));
-        match build(triple) {
+        match build(system) {
             Ok(file) => Ok(Shipment::Program(std::fs::read(&file).doing("cannot read", &file)?)),
-            Err(error) if system.cargo => {
-                report::say(&format!("{error:#}\nthat cannot be done here: the host has cargo and builds it"));
-                Ok(Shipment::Sources(sources().map_err(|error| cannot(format!("{error:#}")))?))
-            }
-            Err(error) => Err(cannot(format!("{error:#}")).hint(format!(
-                "install Rust on the host, which then builds it; or build it here: cargo's words above say what is \
-                 missing, `rustup target add {triple}` brings the target, and its linker is named in .cargo/config.toml"
-            ))),
+            Err(failure) => match triple(system).filter(|_| system.cargo) {
+                Some(triple) => {
+                    report::failure(&failure);
+                    report::say("\nthe host has cargo: it is built there");
+                    let archive = sources().map_err(|error| cannot(system, &error))?;
+                    Ok(Shipment::Sources { archive, triple })
+                }
+                None => Err(failure),
+            },
         }
     }
 
@@ -51,6 +47,25 @@ impl Supplier for Builder {
             words.clone_into(&mut self.said);
         }
     }
+}
+
+/// Builds this program for a system, here.
+pub(crate) fn build(system: &System) -> Result<PathBuf, Failure> {
+    let triple = triple(system).ok_or_else(|| {
+        cannot(system, &anyhow!("there is no such target")).hint("hosts can be Linux and macOS, on x86_64 and arm64")
+    })?;
+    report::say(&format!("building the program for {} on {}", system.name, system.machine));
+    cargo(triple).map_err(|error| {
+        cannot(system, &error).hint(format!(
+            "cargo's words above say what is missing; `rustup target add {triple}` brings the target, and its linker is \
+             named in .cargo/config.toml. Or install Rust on the host: then it is built there"
+        ))
+    })
+}
+
+fn cannot(system: &System, why: &anyhow::Error) -> Failure {
+    Failure::new(Class::Failed, format!("cannot build the program for {} on {}", system.name, system.machine))
+        .because(&std::io::Error::other(format!("{why:#}")))
 }
 
 /// The triple to build for, by what `uname -s` and `-m` say. Linux programs are linked statically, so that the host's libc
@@ -65,7 +80,7 @@ fn triple(system: &System) -> Option<&'static str> {
     }
 }
 
-fn build(triple: &str) -> Result<PathBuf> {
+fn cargo(triple: &str) -> Result<PathBuf> {
     let shell = Shell::new()?;
     shell.change_dir(session::workspace()?);
     // For another target than this build's own, even if it is the same machine: its flags are not for build scripts.

@@ -75,8 +75,13 @@ pub struct System {
 pub enum Shipment {
     /// The program.
     Program(Vec<u8>),
-    /// What to build it from there: a workspace as a compressed tar.
-    Sources(Vec<u8>),
+    /// What to build it from there.
+    Sources {
+        /// A workspace as a compressed tar.
+        archive: Vec<u8>,
+        /// What cargo calls the host.
+        triple: &'static str,
+    },
 }
 
 /// Who has what a host lacks.
@@ -89,6 +94,17 @@ pub trait Supplier {
 
     /// What the build there says.
     fn building(&mut self, words: &str);
+}
+
+impl System {
+    /// This machine.
+    ///
+    /// # Errors
+    /// There is no `uname`.
+    pub fn here() -> Result<System, Failure> {
+        let ask = |what| crate::process::uname(what).doing("cannot run", Path::new("uname"));
+        Ok(System { name: ask('s')?, machine: ask('m')?, cargo: false })
+    }
 }
 
 /// The first line of the program on the host.
@@ -178,11 +194,11 @@ impl Ssh {
 
     /// Sends it as plain bytes between two words of the shell on the other side.
     fn ship(&mut self, shipment: &Shipment) -> Result<(), Failure> {
-        let (kind, bytes) = match shipment {
-            Shipment::Program(bytes) => ("program", bytes),
-            Shipment::Sources(bytes) => ("sources", bytes),
+        let (kind, bytes, triple) = match shipment {
+            Shipment::Program(bytes) => ("program", bytes, ""),
+            Shipment::Sources { archive, triple } => ("sources", archive, *triple),
         };
-        self.send(&format!("{kind} {} {}", bytes.len(), sha256_hex(bytes)))?;
+        self.send(&format!("{kind} {} {} {triple}", bytes.len(), sha256_hex(bytes)))?;
         let ready = format!("ready {}", self.nonce);
         self.line_that(|line| line == ready)?;
         let sent = self.stdin.as_mut().map_or(Ok(()), |stdin| stdin.write_all(bytes).and_then(|()| stdin.flush()));

@@ -12,6 +12,7 @@ mod disk;
 mod job;
 mod legacy;
 mod logs;
+mod model;
 mod port;
 mod readme;
 mod release;

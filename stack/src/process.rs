@@ -102,8 +102,28 @@ pub(crate) fn run(command: &Command, lock: &File, timeout: Duration) -> io::Resu
     }
 }
 
+/// Runs a tool to its end and tells whether that was a good one; what it prints is added to `log`. It is killed when
+/// `watch`, asked now and then, says no.
+pub fn run_watched(command: &Command, log: &Path, watch: &mut dyn FnMut() -> bool) -> io::Result<bool> {
+    let log = File::options().create(true).append(true).open(log)?;
+    let handle = duct::cmd(&command.program, &command.args)
+        .stdin_null()
+        .stderr_to_stdout()
+        .stdout_file(log)
+        .unchecked()
+        .start()?;
+    loop {
+        if let Some(done) = handle.wait_timeout(Duration::from_millis(200))? {
+            return Ok(done.status.success());
+        }
+        if !watch() {
+            handle.kill()?;
+        }
+    }
+}
+
 /// What a system's own tool answers; `None` if it is not there, fails, or takes too long.
-pub(crate) fn ask(name: &str, args: &[&str]) -> Option<String> {
+pub fn ask(name: &str, args: &[&str]) -> Option<String> {
     let handle = duct::cmd(find(name)?, args).stdin_null().stderr_null().stdout_capture().unchecked().start().ok()?;
     match handle.wait_timeout(ASK_TIMEOUT) {
         Ok(Some(done)) => done.status.success().then(|| String::from_utf8_lossy(&done.stdout).into_owned()),
@@ -182,7 +202,7 @@ pub(crate) fn leave_session() {
 }
 
 /// Finds a program on PATH or where tools are put.
-pub(crate) fn find(name: &str) -> Option<PathBuf> {
+pub fn find(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     env::split_paths(&path)
         .chain(TOOL_FOLDERS.iter().map(PathBuf::from))
@@ -340,7 +360,7 @@ pub(crate) fn hold_on_stdin(path: &Path) -> io::Result<bool> {
 }
 
 /// The last line with words in it among the last few kilobytes of a log.
-pub(crate) fn last_words(log: &Path) -> Option<String> {
+pub fn last_words(log: &Path) -> Option<String> {
     let mut file = File::open(log).ok()?;
     let length = file.metadata().ok()?.len();
     io::Seek::seek(&mut file, io::SeekFrom::Start(length.saturating_sub(4096))).ok()?;

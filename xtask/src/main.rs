@@ -8,6 +8,7 @@ mod host;
 mod init;
 mod job;
 mod logs;
+mod model;
 mod program;
 mod progress;
 mod report;
@@ -41,6 +42,7 @@ fn main() -> ExitCode {
         Verb::Rollback(args) => deploy::roll_back(settings, &args),
         Verb::Verify(args) => verify::run(settings, &args),
         Verb::Uninstall(args) => uninstall::run(settings, &args),
+        Verb::Model(verb) => model::run(settings, verb),
         Verb::Secret(verb) => secret::run(settings, verb),
         Verb::Job(verb) => job::run(settings, verb),
         Verb::Completions(args) => completions(args.shell),

@@ -18,7 +18,6 @@ use crate::{
 };
 
 /// Whether a verb goes on when its client is gone.
-#[expect(dead_code, reason = "the verbs that use it come with the next merge")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum As {
     /// It takes long or changes something: `cargo xtask job attach` comes back to it.
@@ -43,7 +42,6 @@ pub(crate) fn answer(session: &mut Session, words: &[&str]) -> Result<(String, E
 }
 
 /// Runs `verb` here, or these very words there.
-#[expect(dead_code, reason = "the verbs that use it come with the next merge")]
 pub(crate) fn run(settings: Option<&Path>, how: As, verb: impl FnOnce(Session) -> Result<Exit>) -> Result<Exit> {
     let mut session = Session::open(settings, Need::Any)?;
     if session.is_here {

@@ -2,7 +2,7 @@
 //!
 //! Invariant: whoever returns `Ok` has had the engine's `success`, which it says after it has verified every digest.
 
-use std::{thread, time::Duration};
+use std::{collections::BTreeMap, thread, time::Duration};
 
 use stack::{
     failure::{Class, Failure},
@@ -34,12 +34,17 @@ pub enum Event {
 /// Brings `model` into the store. `tell` ends it by an error of class `Interrupted`.
 pub fn pull(engine: &Engine, model: &str, tell: &mut dyn FnMut(Event) -> Result<(), Failure>) -> Result<(), Failure> {
     let mut pauses = PAUSES_S.into_iter();
+    // How far each layer ever came. Only what is new counts: a layer that is thrown away for its digest comes again and
+    // again, and that is no progress.
+    let mut furthest: BTreeMap<String, u64> = BTreeMap::new();
     loop {
         let mut moved = false;
         let mut before = String::new();
         let tried = engine.pull(model, &mut |progress| match layer(progress) {
             Some(layer) => {
-                moved |= progress.completed.unwrap_or(0) > 0;
+                let reached = furthest.entry(progress.digest.clone()).or_default();
+                moved |= layer.done_bytes > *reached;
+                *reached = layer.done_bytes.max(*reached);
                 tell(Event::Layer(layer))
             }
             None if progress.status == before => Ok(()),

@@ -27,6 +27,14 @@ pub(crate) fn run(settings: Option<&Path>, args: &cli::ModelUpgrade) -> Result<E
             .hint("`cargo xtask init` writes one; the embedded sandbox keeps its default")
             .into());
     };
+    if is_of_a_release(&file) {
+        return Err(Failure::new(
+            Class::Refused,
+            "these are the settings of a release, which the next deploy replaces",
+        )
+        .hint("upgrade where you deploy from")
+        .into());
+    }
     let mut session = Session::open(settings, Need::Any)?;
     let models = session.settings.models.clone();
     if args.prune {
@@ -70,6 +78,11 @@ pub(crate) fn run(settings: Option<&Path>, args: &cli::ModelUpgrade) -> Result<E
         file.display()
     ));
     Ok(Exit::Done)
+}
+
+/// On the host itself the settings are a copy.
+fn is_of_a_release(file: &Path) -> bool {
+    file.parent().and_then(Path::parent).is_some_and(|release| release.join("release.json").exists())
 }
 
 fn plan(session: &Session, old: &str, new: &str) -> String {

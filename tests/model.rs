@@ -45,7 +45,7 @@ fn fit_resolves_a_near_name_with_a_note_and_says_what_it_does_not_know() {
 fn fit_knows_the_host_and_a_model_of_its_store() {
     let stage = Stage::deployed();
     stage.ok("model pull somebody:3b");
-    let fit = stage.ok("model fit somebody:3b --json").json();
+    let fit = stage.ok("model fit somebody:3b --context 4096 --json").json();
     assert!(fit["host"]["memory_bytes"].as_u64().unwrap() > 1 << 28);
     assert!(fit["rows"][0]["kv_bytes"].as_u64().is_some_and(|bytes| bytes > 0), "{fit}");
     assert_eq!(fit["rows"][0]["verdict"], "fits");
@@ -124,7 +124,7 @@ fn an_upgrade_keeps_comments_and_the_old_model_and_can_go_back() {
     stage.run("model upgrade --revert --yes").exits(10);
     stage.run("model upgrade no-such:1b --yes").exits(10);
     assert_eq!(settings(), text, "a model that cannot be had changes nothing");
-    stage.ok("model upgrade qwen3-coder:30b --yes").says("is the default in").says("tokens/s");
+    stage.ok("model upgrade qwen3-coder:30b --yes").says("is the default in").says("loaded in");
     let switched = text.replace(&format!("\"{DEFAULT}\" # for now"), "\"qwen3-coder:30b\" # for now");
     assert_eq!(settings(), format!("{switched}previous = \"{DEFAULT}\"\n"));
     stage.ok("model show qwen3-coder:30b");

@@ -33,13 +33,15 @@ fn models(document: &mut DocumentMut) -> Result<&mut Table, Failure> {
     document.entry("models").or_insert(Item::Table(Table::new())).as_table_mut().ok_or_else(not_a_table)
 }
 
-/// A remark behind the old value stays behind the new one.
+/// What stands above the key and behind the old value stays where it is.
 fn set(table: &mut Table, key: &str, text: &str) {
-    let decor = table.get(key).and_then(Item::as_value).map(|old| old.decor().clone());
-    table.insert(key, value(text));
-    if let (Some(new), Some(decor)) = (table.get_mut(key).and_then(Item::as_value_mut), decor) {
-        *new.decor_mut() = decor;
-    }
+    let Some(old) = table.get_mut(key).and_then(Item::as_value_mut) else {
+        table.insert(key, value(text));
+        return;
+    };
+    let decor = old.decor().clone();
+    *old = text.into();
+    *old.decor_mut() = decor;
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ mod job;
 mod legacy;
 mod logs;
 mod mac;
+mod model;
 mod port;
 mod readme;
 mod release;

@@ -12,6 +12,7 @@ mod init;
 mod job;
 mod key;
 mod logs;
+mod model;
 mod preflight;
 mod program;
 mod progress;
@@ -49,6 +50,7 @@ fn main() -> ExitCode {
         Verb::Bench(args) => bench::run(settings, *args),
         Verb::Backup(args) => backup::run(settings, args),
         Verb::Uninstall(args) => uninstall::run(settings, &args),
+        Verb::Model(verb) => model::run(settings, verb),
         Verb::Secret(verb) => secret::run(settings, verb),
         Verb::Key(verb) => key::run(settings, verb),
         Verb::Job(verb) => job::run(settings, verb),

@@ -96,7 +96,7 @@ impl Default for Settings {
                 kv_cache_type: KvCacheType::F16,
                 flash_attention: None,
             },
-            models: Models { default: "qwen2.5-coder:32b-instruct-q8_0".to_owned() },
+            models: Models { default: "qwen2.5-coder:32b-instruct-q8_0".to_owned(), previous: None },
             gateway: Gateway::default(),
             edge: Edge { allow: private_networks() },
             ports: Ports {
@@ -204,6 +204,8 @@ pub enum KvCacheType {
 pub struct Models {
     /// The model that verbs mean when none is named.
     pub default: String,
+    /// The default before this one, which `model upgrade` goes back to or removes.
+    pub previous: Option<String>,
 }
 
 /// The only LAN listener.

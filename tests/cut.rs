@@ -116,7 +116,7 @@ fn a_deploy_may_be_cut_anywhere_on_a_slow_wire() {
 /// Deploys a change, and does something to it as soon as the client hears that a step begins; for every step.
 fn at_every_step(far: &Far, mut strike: impl FnMut(Job, usize)) {
     for number in 1.. {
-        far.set("time_to_first_token", &format!("\"{number}ms\""));
+        far.set("time_to_first_token", &format!("\"{}ms\"", 10 + number));
         let client = far.start("deploy --json");
         let has_begun = |line: &str| {
             serde_json::from_str(line).is_ok_and(|event: Value| event["event"] == "begin" && event["number"] == number)

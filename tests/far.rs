@@ -22,9 +22,10 @@ use crate::stage::{Job, Stage, lacks, until};
 const SSH: &str = r#"
 case " $* " in *" -G "*) exec $ssh "$@";; esac
 echo session >> "$folder/sessions"
+[ -z "$FAR_FILTER" ] && exec $ssh "$@"
 # Only the filter holds our standard output: when it ends, so does what the client reads.
 exec 3>&1 4<&0 >/dev/null
-$ssh "$@" <&4 3>&- | eval "${FAR_FILTER:-cat}" >&3 &
+$ssh "$@" <&4 3>&- | eval "$FAR_FILTER" >&3 &
 pipe=$!; exec 3>&- 4<&-; wait $pipe
 "#;
 
@@ -93,8 +94,7 @@ impl Far {
             &format!(
                 "Port {port}\nListenAddress 127.0.0.1\nHostKey {folder}/host_key\nPidFile none\nUsePAM no\nStrictModes no\n\
                  MaxStartups 200\nAuthorizedKeysFile {folder}/user_key.pub\n\
-                 SetEnv PATH={folder}/bin:/usr/local/bin:/usr/bin:/bin\n\
-                 ForceCommand exec {shell} -c \"$SSH_ORIGINAL_COMMAND\"\n"
+                 ForceCommand exec env PATH={folder}/bin:/usr/local/bin:/usr/bin:/bin {shell} -c \"$SSH_ORIGINAL_COMMAND\"\n"
             ),
         );
         self.know_host_key();

@@ -31,8 +31,8 @@ impl Supplier for Builder {
             Ok(file) => Ok(Shipment::Program(std::fs::read(&file).doing("cannot read", &file)?)),
             Err(failure) => match triple(system).filter(|_| system.cargo) {
                 Some(triple) => {
-                    report::failure(&failure);
-                    report::say("\nthe host has cargo: it is built there");
+                    report::failure(&Failure { hint: None, ..failure });
+                    report::say("the host has cargo: it is built there");
                     let archive = sources().map_err(|error| cannot(system, &error))?;
                     Ok(Shipment::Sources { archive, triple })
                 }

@@ -2,5 +2,6 @@
 //!
 //! Invariant: nothing here changes a host.
 
+pub mod agent;
 pub mod summary;
 pub mod verify;

@@ -24,6 +24,8 @@ use std::{
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitOptions};
 use serde::{Deserialize, Serialize};
 
+use crate::failure::{Doing, Failure};
+
 /// Folders that non-interactive shells and cron leave out of PATH, and where tools are all the same.
 const TOOL_FOLDERS: [&str; 8] = [
     "/opt/homebrew/bin",
@@ -96,6 +98,54 @@ pub(crate) fn run(command: &Command, lock: &File, timeout: Duration) -> io::Resu
     }
 }
 
+/// How a tool ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ended {
+    /// With status 0.
+    Well,
+    /// Otherwise, in words.
+    Badly(String),
+    /// It was ended, with all that it had started, when its time was over.
+    OutOfTime,
+}
+
+/// Runs a user's own tool, with all of the user's own variables, in `folder`; both its streams go to `output`. It and all
+/// that it started are gone afterwards, whether it ended, ran out of time, or `check` objected.
+pub fn run_tool(
+    command: &Command,
+    folder: &Path,
+    output: &File,
+    timeout: Duration,
+    check: &mut dyn FnMut() -> Result<(), Failure>,
+) -> Result<Ended, Failure> {
+    let start = || {
+        let mut tool = StdCommand::new(&command.program);
+        tool.args(&command.args).envs(&command.env).current_dir(folder).process_group(0);
+        tool.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output.try_clone()?);
+        tool.spawn()
+    };
+    let process = Identity::of_child(start().doing("cannot start", &command.program)?.id());
+    let deadline = Instant::now() + timeout;
+    let ended = loop {
+        match process.ended() {
+            Some(how) if how == "exited with status 0" => break Ok(Ended::Well),
+            Some(how) => break Ok(Ended::Badly(how)),
+            None => {}
+        }
+        let objection = check();
+        if objection.is_err() || Instant::now() > deadline {
+            process.signal_group(Signal::KILL);
+            break objection.map(|()| Ended::OutOfTime);
+        }
+        thread::sleep(Duration::from_millis(20));
+    };
+    while process.is_alive() {
+        thread::sleep(Duration::from_millis(1));
+    }
+    process.end_group();
+    ended
+}
+
 /// Starts a program at the head of a process group of its own; both its streams go to `log`.
 pub(crate) fn spawn_group(command: &Command, log: File) -> io::Result<u32> {
     let mut child = command.std();
@@ -120,7 +170,7 @@ pub(crate) fn leave_session() {
 }
 
 /// Finds a program on PATH or where tools are put.
-pub(crate) fn find(name: &str) -> Option<PathBuf> {
+pub fn find(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     env::split_paths(&path)
         .chain(TOOL_FOLDERS.iter().map(PathBuf::from))

@@ -1,5 +1,6 @@
 //! The command line: parse, call one library, report. Nothing else prints.
 
+mod agent;
 mod cli;
 mod control;
 mod deploy;
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
         Verb::Verify(args) => verify::run(settings, &args),
         Verb::Uninstall(args) => uninstall::run(settings, &args),
         Verb::Secret(verb) => secret::run(settings, verb),
+        Verb::Agent(verb) => agent::run(settings, verb),
         Verb::Job(verb) => job::run(settings, verb),
         Verb::Completions(args) => completions(args.shell),
         Verb::Host(verb) => host::run(verb),

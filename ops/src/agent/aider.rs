@@ -12,12 +12,7 @@ pub(super) const AIDER: Agent = Agent {
     title: "Aider",
     good_at: "small, exact edits in a git repository, a commit each; content with small contexts and modest models",
     bad_at: "finding its way by itself: name the files; no tools, no tests unless asked",
-    package: Package::Python {
-        package: "aider-chat",
-        version: "0.86.2",
-        program: "aider",
-        python: [(3, 10), (3, 13)],
-    },
+    package: Package::Python { package: "aider-chat", version: "0.86.2", program: "aider", python: [(3, 10), (3, 13)] },
     settings: Ok(files),
     run: Some(run),
     least_context: 8192,
@@ -26,9 +21,8 @@ pub(super) const AIDER: Agent = Agent {
 fn files(target: &Target) -> Vec<File> {
     let model = format!("ollama_chat/{}", target.model);
     // `api-base` is what one would look for; in this file it is fatal. `set-env` works.
-    let variable = |name: &str, value: &str| {
-        Edit::element("set-env", Fits::Prefix(format!("{name}=")), format!("{name}={value}"))
-    };
+    let variable =
+        |name: &str, value: &str| Edit::element("set-env", Fits::Prefix(format!("{name}=")), format!("{name}={value}"));
     let mut edits = vec![
         Edit::new("model", model.clone()),
         Edit::new("weak-model", model.clone()),

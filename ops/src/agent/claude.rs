@@ -10,12 +10,7 @@ pub(super) const CLAUDE: Agent = Agent {
     title: "Claude Code",
     good_at: "long tasks with plans, subagents and hooks; the engine answers its API by itself",
     bad_at: "built for larger models than most machines hold: at least 32k of context, and 64k to work in peace",
-    package: Package::Node {
-        package: "@anthropic-ai/claude-code",
-        version: "2.1.332",
-        program: "claude",
-        node: 22,
-    },
+    package: Package::Node { package: "@anthropic-ai/claude-code", version: "2.1.332", program: "claude", node: 22 },
     settings: Ok(files),
     run: Some(run),
     least_context: 32_768,

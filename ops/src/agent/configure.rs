@@ -276,7 +276,8 @@ mod tests {
         let mut page = String::new();
         for agent in ALL.into_iter().filter(|agent| agent.settings.is_ok()) {
             let home = home(&[]);
-            for change in home.configure(agent.name, &target("qwen2.5-coder:32b-instruct-q8_0", Some("sk-1"))).unwrap() {
+            for change in home.configure(agent.name, &target("qwen2.5-coder:32b-instruct-q8_0", Some("sk-1"))).unwrap()
+            {
                 page += &format!("~/{}\n{}\n", change.path, change.after.unwrap());
             }
         }
@@ -299,7 +300,10 @@ mod tests {
             assert_eq!(home.configure(agent.name, &target("second:32b", None)), Ok(Vec::new()));
             unconfigure(agent, &home.place()).unwrap();
             assert_eq!(home.read(name).as_deref(), Some(old));
-            assert!(changes.iter().all(|change| change.path == name || home.read(&change.path).is_none()), "{changes:?}");
+            assert!(
+                changes.iter().all(|change| change.path == name || home.read(&change.path).is_none()),
+                "{changes:?}"
+            );
             assert_eq!(plan_unconfigure(agent, &home.place()).unwrap_err().class, Class::Nothing);
         }
     }

@@ -76,7 +76,9 @@ impl Diagnosis {
                 "`cargo xtask status` shows what runs; another endpoint is named with --endpoint".to_owned()
             }
             Diagnosis::Key { .. } => format!("`cargo xtask agent configure {agent} --key` takes one"),
-            Diagnosis::Model { .. } => format!("pull it, or name one that is there: `cargo xtask agent configure {agent} --model M`"),
+            Diagnosis::Model { .. } => {
+                format!("pull it, or name one that is there: `cargo xtask agent configure {agent} --model M`")
+            }
             Diagnosis::Context { least, .. } => {
                 format!("set engine.context_length to {least} or more in stack.toml and run `cargo xtask deploy`")
             }
@@ -85,7 +87,8 @@ impl Diagnosis {
             }
             Diagnosis::Ended { .. } => "the transcript shows what it said".to_owned(),
             Diagnosis::NoEdit => {
-                "the transcript shows what the model said; a larger model keeps to an agent's edit format better".to_owned()
+                "the transcript shows what the model said; a larger model keeps to an agent's edit format better"
+                    .to_owned()
             }
             Diagnosis::Wrong { .. } => "the transcript shows what the model wrote; try a larger model".to_owned(),
         }

@@ -40,7 +40,7 @@ pub struct Installed {
 }
 
 /// Objects when the user has had enough.
-pub type Check<'a> = dyn FnMut() -> Result<(), Failure> + 'a;
+pub(super) type Check<'a> = dyn FnMut() -> Result<(), Failure> + 'a;
 
 /// The agent's program and version, if it is on this machine and runs.
 pub fn installed(agent: &Agent, place: &Place) -> Option<Installed> {
@@ -69,7 +69,9 @@ pub fn install(
             let wanted = wanted(package, "==", known, version);
             by_python(place, &wanted, *python, program)?
         }
-        Package::Node { package, version: known, node, .. } => by_npm(place, &wanted(package, "@", known, version), *node)?,
+        Package::Node { package, version: known, node, .. } => {
+            by_npm(place, &wanted(package, "@", known, version), *node)?
+        }
     };
     let log = place.record(agent.name, "install.log");
     fs::create_dir_all(log.parent().unwrap_or(&log)).doing("cannot write", &log)?;
@@ -154,12 +156,17 @@ fn by_npm(place: &Place, wanted: &str, least: u32) -> Result<Steps, Failure> {
     });
     let npm = process::find("npm");
     let (Some(npm), Some(_)) = (npm, found.filter(|&major| major >= least)) else {
-        let what = found.map_or_else(|| "there is no Node.js".to_owned(), |major| format!("Node.js {major} is too old"));
-        return Err(failed(what).hint(format!("install Node.js {least} or later with npm: https://nodejs.org/en/download")));
+        let what =
+            found.map_or_else(|| "there is no Node.js".to_owned(), |major| format!("Node.js {major} is too old"));
+        return Err(
+            failed(what).hint(format!("install Node.js {least} or later with npm: https://nodejs.org/en/download"))
+        );
     };
     let prefix = place.home.join(".local").display().to_string();
-    let install =
-        command(npm, &["install", "--global", "--prefix", &prefix, "--no-fund", "--no-audit", "--loglevel=warn", wanted]);
+    let install = command(
+        npm,
+        &["install", "--global", "--prefix", &prefix, "--no-fund", "--no-audit", "--loglevel=warn", wanted],
+    );
     Ok(Steps { commands: vec![install], link: None })
 }
 
@@ -185,7 +192,9 @@ fn lament(agent: &Agent, log: &Path, ended: &Ended) -> Failure {
     let is_offline = OFFLINE.iter().any(|words| lower.contains(words));
     let message = match (is_offline, ended) {
         (true, _) => format!("cannot install {}: the package index cannot be reached", agent.title),
-        (_, Ended::OutOfTime) => format!("{} was not installed within {} minutes", agent.title, INSTALL_TIMEOUT.as_secs() / 60),
+        (_, Ended::OutOfTime) => {
+            format!("{} was not installed within {} minutes", agent.title, INSTALL_TIMEOUT.as_secs() / 60)
+        }
         _ => format!("cannot install {}", agent.title),
     };
     let lines: Vec<&str> = said.lines().filter(|line| !line.trim().is_empty()).collect();

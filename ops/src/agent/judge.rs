@@ -1,13 +1,22 @@
 //! Whether what an agent wrote does what was asked: by running it, never by what the agent says.
 
-use std::{fs, path::{Path, PathBuf}, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use stack::{
     failure::Failure,
     process::{self, Command, Ended},
 };
 
-use super::{failed, install::{Check, answer}, place::Place, task::Task};
+use super::{
+    failed,
+    install::{Check, answer},
+    place::Place,
+    task::Task,
+};
 
 const JUDGE_TIMEOUT: Duration = Duration::from_secs(60);
 const INSTALL_TIMEOUT: Duration = Duration::from_secs(300);
@@ -18,7 +27,8 @@ const FLASK: &str = "flask==3.1.2";
 /// The Python that judges, with what it needs: this machine's own if it has that, else one of ours.
 pub(super) fn python(task: Task, place: &Place, check: &mut Check<'_>) -> Result<PathBuf, Failure> {
     let own = process::find("python3").ok_or_else(|| {
-        failed("there is no python3, which judges what an agent writes").hint("install Python 3, and run the same command again")
+        failed("there is no python3, which judges what an agent writes")
+            .hint("install Python 3, and run the same command again")
     })?;
     let Some(needed) = task.needs() else { return Ok(own) };
     let has = |python: &Path| answer(python, &["-c", &format!("import {needed}")]).is_some();
@@ -47,16 +57,23 @@ pub(super) fn python(task: Task, place: &Place, check: &mut Check<'_>) -> Result
 }
 
 /// What is wrong with what stands in `folder`; `None`: nothing.
-pub(super) fn judge(task: Task, python: &Path, folder: &Path, check: &mut Check<'_>) -> Result<Option<String>, Failure> {
+pub(super) fn judge(
+    task: Task,
+    python: &Path,
+    folder: &Path,
+    check: &mut Check<'_>,
+) -> Result<Option<String>, Failure> {
     for stage in task.stages() {
-        let path = tempfile::NamedTempFile::new().map_err(|error| failed("cannot write a temporary file").because(&error))?;
+        let path =
+            tempfile::NamedTempFile::new().map_err(|error| failed("cannot write a temporary file").because(&error))?;
         let command = Command {
             program: python.to_owned(),
             args: ["-c", task.judge(), stage].map(str::to_owned).into(),
             env: Default::default(),
         };
         let ended = process::run_tool(&command, folder, path.as_file(), JUDGE_TIMEOUT, check)?;
-        let said = fs::read(path.path()).map(|bytes| String::from_utf8_lossy(&bytes).trim().to_owned()).unwrap_or_default();
+        let said =
+            fs::read(path.path()).map(|bytes| String::from_utf8_lossy(&bytes).trim().to_owned()).unwrap_or_default();
         let last = said.lines().last().unwrap_or_default().to_owned();
         match ended {
             Ended::Well => {}

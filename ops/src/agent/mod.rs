@@ -23,15 +23,17 @@ use std::{collections::BTreeMap, time::Duration};
 
 use stack::failure::{Class, Failure};
 
+use self::merge::{Edit, Format};
 pub use self::{
-    configure::{Asked, Change, Configured, configure, configured, plan_configure, plan_unconfigure, refresh, unconfigure},
+    configure::{
+        Asked, Change, Configured, configure, configured, plan_configure, plan_unconfigure, refresh, unconfigure,
+    },
     install::{Installed, Version, install, installed},
     place::Place,
     probe::{Probe, probe},
     task::Task,
     test::{Options, Outcome, Tested, test, tested},
 };
-use self::merge::{Edit, Format};
 pub use stack::secret::Secret;
 
 /// One coding agent.
@@ -53,6 +55,26 @@ pub struct Agent {
     pub(crate) run: Option<fn(&Target, &Ask<'_>) -> Run>,
     /// What its own instructions take, in tokens: below this nothing useful fits.
     pub(crate) least_context: u32,
+}
+
+impl Agent {
+    /// Why it cannot work with this stack, if it cannot.
+    pub fn refusal(&self) -> Option<&'static str> {
+        self.settings.as_ref().err().copied()
+    }
+
+    /// Whether it can be asked for something without a person at an editor.
+    pub fn can_be_tested(&self) -> bool {
+        self.run.is_some()
+    }
+
+    /// Where its user gets it, if nobody else can install it.
+    pub fn by_its_user(&self) -> Option<&'static str> {
+        match self.package {
+            Package::User { hint } => Some(hint),
+            _ => None,
+        }
+    }
 }
 
 /// How an agent gets onto a machine.
@@ -133,11 +155,14 @@ pub const ALL: [&Agent; 6] =
     [&aider::AIDER, &opencode::OPENCODE, &qwen::QWEN, &claude::CLAUDE, &continue_dev::CONTINUE, &cursor::CURSOR];
 
 /// The agent that is called so.
-///
-/// # Errors
-/// In the words of a usage error, with the names that there are; a near miss is for whoever parses the command line.
 pub fn find(name: &str) -> Option<&'static Agent> {
     ALL.into_iter().find(|agent| agent.name == name)
+}
+
+/// The name that was probably meant.
+pub fn like(name: &str) -> Option<&'static str> {
+    let near = ALL.into_iter().map(|agent| (strsim::jaro_winkler(name, agent.name), agent.name));
+    near.filter(|(likeness, _)| *likeness > 0.7).max_by(|a, b| a.0.total_cmp(&b.0)).map(|(_, name)| name)
 }
 
 /// Time for what is asked of a package index or an agent's `--version`.

@@ -43,9 +43,9 @@ impl Place {
         let path = self.record(agent, name);
         let Some(text) = read_if_any(&path)? else { return Ok(None) };
         let value = serde_json::from_str(&text).map_err(|error| {
-            Failure::new(Class::Failed, format!("cannot understand {}", path.display())).because(&error).hint(format!(
-                "it is ours: move it away, and `cargo xtask agent configure {agent}` writes it anew"
-            ))
+            Failure::new(Class::Failed, format!("cannot understand {}", path.display()))
+                .because(&error)
+                .hint(format!("it is ours: move it away, and `cargo xtask agent configure {agent}` writes it anew"))
         })?;
         Ok(Some(value))
     }
@@ -85,8 +85,8 @@ pub(crate) fn write(path: &Path, text: &str, private: bool) -> Result<(), Failur
         }
     };
     write().map_err(|error| {
-        Failure::new(Class::Failed, format!("cannot write {}", path.display()))
-            .because(&error)
-            .hint("nothing of it was changed; give your user the right to write there. --dry-run shows what would be written")
+        Failure::new(Class::Failed, format!("cannot write {}", path.display())).because(&error).hint(
+            "nothing of it was changed; give your user the right to write there. --dry-run shows what would be written",
+        )
     })
 }

@@ -87,7 +87,10 @@ pub fn test(
     check: &mut Check<'_>,
 ) -> Result<Tested, Failure> {
     let Some(run) = agent.run else {
-        return Err(Failure::new(Class::Refused, format!("{} lives in an editor, where nobody but you can test it", agent.title)));
+        return Err(Failure::new(
+            Class::Refused,
+            format!("{} lives in an editor, where nobody but you can test it", agent.title),
+        ));
     };
     let Some(record) = configured(agent, place)? else {
         return Err(Failure::new(Class::Nothing, format!("{} is not configured", agent.name))
@@ -193,9 +196,11 @@ impl Attempt<'_> {
 
 /// A repository with one commit, as agents expect one.
 fn repository(folder: &Path, check: &mut Check<'_>) -> Result<(), Failure> {
-    let git = process::find("git").ok_or_else(|| failed("there is no git, which agents work with").hint("install git"))?;
+    let git =
+        process::find("git").ok_or_else(|| failed("there is no git, which agents work with").hint("install git"))?;
     fs::write(folder.join("README.md"), "A repository for one test.\n").doing("cannot write", folder)?;
-    let identity = ["-c", "user.name=agent test", "-c", "user.email=agent-test@localhost", "-c", "commit.gpgsign=false"];
+    let identity =
+        ["-c", "user.name=agent test", "-c", "user.email=agent-test@localhost", "-c", "commit.gpgsign=false"];
     let commit = [&identity[..], &["commit", "--quiet", "--message", "begin"]].concat();
     let output = tempfile::tempfile().map_err(|error| failed("cannot write a temporary file").because(&error))?;
     for args in [&["init", "--quiet"][..], &["add", "."], &commit] {

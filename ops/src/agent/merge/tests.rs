@@ -40,7 +40,15 @@ fn a_users_settings_and_comments_survive_in_yaml() {
 
 #[test]
 fn yaml_of_every_style_is_merged() {
-    for text in ["", "# only a comment\n", "---\nset-env: [A=b, \"C=d\"] # c\n...\n", "{model: gpt, a: 1}\n", "a: 1", "set-env:\n", "a: 1\r\nmodel: x\r\n"] {
+    for text in [
+        "",
+        "# only a comment\n",
+        "---\nset-env: [A=b, \"C=d\"] # c\n...\n",
+        "{model: gpt, a: 1}\n",
+        "a: 1",
+        "set-env:\n",
+        "a: 1\r\nmodel: x\r\n",
+    ] {
         let merged = yaml(text, &aider());
         let value = parse(Format::Yaml, &merged).unwrap();
         assert_eq!(value["model"], "ollama_chat/x:1", "{merged}");

@@ -31,7 +31,9 @@ pub(super) fn parse(text: &str) -> Result<Value, MergeError> {
 
 fn root(document: &yaml_edit::Document) -> Option<YamlNode> {
     let mapping = document.as_mapping().map(YamlNode::Mapping);
-    mapping.or_else(|| document.as_sequence().map(YamlNode::Sequence)).or_else(|| document.as_scalar().map(YamlNode::Scalar))
+    mapping
+        .or_else(|| document.as_sequence().map(YamlNode::Sequence))
+        .or_else(|| document.as_scalar().map(YamlNode::Scalar))
 }
 
 fn value_of(node: &YamlNode) -> Result<Value, MergeError> {

@@ -5,10 +5,12 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod backup;
 mod cli;
 mod crash;
 mod deploy;
 mod disk;
+mod job;
 mod legacy;
 mod logs;
 mod port;

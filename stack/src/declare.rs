@@ -196,6 +196,8 @@ impl Host<'_> {
             format!("--web.listen-address={}", self.listen(Component::Prometheus)),
             // Reload by POST: it answers only once the new rules are in force. Loopback only.
             "--web.enable-lifecycle".to_owned(),
+            // For the backup, which asks it for a snapshot. Loopback only: the edge passes no admin endpoint.
+            "--web.enable-admin-api".to_owned(),
         ];
         let mut service = self.service(Component::Prometheus, program, args, "/-/ready");
         service.reads = vec!["prometheus/".to_owned()];
@@ -204,7 +206,10 @@ impl Host<'_> {
     }
 
     fn node_exporter(&self, program: PathBuf) -> Service {
-        let args = vec![format!("--web.listen-address={}", self.listen(Component::NodeExporter))];
+        let args = vec![
+            format!("--web.listen-address={}", self.listen(Component::NodeExporter)),
+            format!("--collector.textfile.directory={}", self.root.textfile().display()),
+        ];
         self.service(Component::NodeExporter, program, args, "/")
     }
 

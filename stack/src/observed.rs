@@ -11,6 +11,7 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    backup::Backups,
     component::Component,
     process::Identity,
     release::{Contents, Release, ReleaseId},
@@ -56,6 +57,8 @@ pub struct Observed {
     pub desired: Desired,
     /// The components that have a process, or had one when the supervisor last looked.
     pub components: BTreeMap<Component, Running>,
+    /// How backups went.
+    pub backups: Backups,
     /// Answers by the component that asked.
     pub ports: BTreeMap<Component, PortFact>,
     /// Answers by the program's first name; `None`: not found.

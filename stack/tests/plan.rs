@@ -36,6 +36,7 @@ fn bare() -> Observed {
         history: Vec::new(),
         interrupted: None,
         supervisor: None,
+        backups: Default::default(),
         desired: Desired::default(),
         components: BTreeMap::new(),
         ports: question(&Settings::sandbox()).ports.into_iter().map(|(it, wanted)| (it, free(wanted))).collect(),

@@ -23,7 +23,7 @@ use crate::{
     cli, diff,
     report::{self, Exit},
     secret,
-    session::{Interrupt, Stack},
+    session::{Interrupt, Session, Stack},
 };
 
 pub(crate) fn run(settings: Option<&Path>, verb: cli::Agent) -> Result<Exit> {
@@ -131,7 +131,7 @@ fn configure(settings: Option<&Path>, place: &Place, args: &cli::Configure) -> R
     let stack = Stack::read(settings)?;
     let earlier = agent::configured(args.name, place)?;
     let asked = Asked { model: args.model.clone(), endpoint: args.endpoint.clone() };
-    let mut target = target(&stack, &asked)?;
+    let mut target = target(&stack.settings, stack.is_here, &asked)?;
     target.key = match args.key {
         true => Some(secret::read("API key", &format!("cargo xtask agent configure {} --key", args.name.name))?),
         // A key goes on being sent to where it was given for.
@@ -156,8 +156,8 @@ fn configure(settings: Option<&Path>, place: &Place, args: &cli::Configure) -> R
 }
 
 /// What an agent is to work with: as named, else as the stack's settings have it.
-fn target(stack: &Stack, asked: &Asked) -> Result<Target> {
-    let Settings { host, ports, models, engine, .. } = &stack.settings;
+fn target(settings: &Settings, is_here: bool, asked: &Asked) -> Result<Target> {
+    let Settings { host, ports, models, engine, .. } = settings;
     let endpoint = match &asked.endpoint {
         Some(endpoint) => endpoint.clone(),
         None if ports.api == 0 => {
@@ -169,7 +169,7 @@ fn target(stack: &Stack, asked: &Asked) -> Result<Target> {
             .into());
         }
         None => {
-            let address = if stack.is_here { "127.0.0.1" } else { &host.address };
+            let address = if is_here { "127.0.0.1" } else { &host.address };
             format!("http://{address}:{}", ports.api)
         }
     };
@@ -180,12 +180,12 @@ fn target(stack: &Stack, asked: &Asked) -> Result<Target> {
 }
 
 /// After a deploy: agents that follow this stack follow it now.
-pub(crate) fn refresh(stack: &Stack) -> Result<Vec<&'static str>> {
-    let follow = |record: &Configured| match target(stack, &record.asked) {
+pub(crate) fn refresh(session: &Session) -> Result<Vec<&'static str>> {
+    let follow = |record: &Configured| match target(&session.settings, session.is_here, &record.asked) {
         Ok(target) => Target { key: record.key.clone().filter(|_| target.endpoint == record.endpoint), ..target },
         Err(_) => record.target(),
     };
-    Ok(agent::refresh(&place()?, &stack.folder, follow)?)
+    Ok(agent::refresh(&place()?, &session.folder, follow)?)
 }
 
 fn unconfigure(agent: &Agent, place: &Place, dry_run: bool) -> Result<Exit> {

@@ -1,6 +1,7 @@
 //! The command line: parse, call one library, report. Nothing else prints.
 
 mod agent;
+mod backup;
 mod cli;
 mod control;
 mod deploy;
@@ -10,10 +11,12 @@ mod init;
 mod job;
 mod logs;
 mod program;
+mod progress;
 mod report;
 mod secret;
 mod session;
 mod status;
+mod there;
 #[cfg(test)]
 mod tidy;
 mod uninstall;
@@ -39,6 +42,7 @@ fn main() -> ExitCode {
         Verb::Restart(args) => control::run(settings, Action::Restart, &args),
         Verb::Rollback(args) => deploy::roll_back(settings, &args),
         Verb::Verify(args) => verify::run(settings, &args),
+        Verb::Backup(args) => backup::run(settings, args),
         Verb::Uninstall(args) => uninstall::run(settings, &args),
         Verb::Secret(verb) => secret::run(settings, verb),
         Verb::Agent(verb) => agent::run(settings, verb),

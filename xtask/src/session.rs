@@ -16,7 +16,7 @@ use stack::{
     component::Runtime,
     failure::{Class, Failure},
     host::Host,
-    layout::Root,
+    layout::{self, Root},
     release::Contents,
     settings::{LoadError, RuntimeChoice, Settings},
     ssh::{self, Ssh},
@@ -200,8 +200,5 @@ fn local_root(settings: &Settings, folder: &Path) -> Result<PathBuf> {
 }
 
 fn expand(path: &Path) -> Result<PathBuf> {
-    match path.strip_prefix("~") {
-        Ok(below) => Ok(env::home_dir().context("cannot find your home folder: HOME is not set")?.join(below)),
-        Err(_) => Ok(path.to_owned()),
-    }
+    layout::expand(path).context("cannot find your home folder: HOME is not set")
 }

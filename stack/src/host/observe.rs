@@ -10,6 +10,7 @@ use walkdir::WalkDir;
 
 use super::{journal, port};
 use crate::{
+    backup::Backups,
     component::Component,
     durable,
     failure::{Doing, Failure},
@@ -38,6 +39,7 @@ pub(super) fn observe(root: &Root, question: &Question) -> Result<Observed, Fail
         history: durable::read_json(&root.history())?.unwrap_or_default(),
         interrupted: journal::interrupted(&root.journal()).doing("cannot read", &root.journal())?,
         supervisor: supervisor(root)?,
+        backups: Backups::read(root)?,
         programs: question.programs.iter().filter_map(|names| Some((names.first()?.clone(), find(names)))).collect(),
         current,
         releases,

@@ -1,4 +1,4 @@
-# Judges what an agent wrote, by running it. Says what is wrong and exits 1, or says nothing and exits 0.
+# Judges what an agent wrote, by running it. Says what is wrong and exits 1, or says that it works.
 import sys
 
 sys.dont_write_bytecode = True
@@ -12,3 +12,4 @@ try:
             sys.exit(f"factorial({n}) is {found!r}, not {wanted}")
 except Exception as error:
     sys.exit(f"{type(error).__name__}: {error}")
+print("it works")

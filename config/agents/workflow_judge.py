@@ -1,5 +1,5 @@
 # Judges what an agent wrote, by running it: `first` registers a user, `restarted` finds it again in another process.
-# Says what is wrong and exits 1, or says nothing and exits 0.
+# Says what is wrong and exits 1, or says that it works.
 import ast
 import pathlib
 import sys
@@ -43,3 +43,4 @@ try:
     judge(sys.argv[1])
 except Exception as error:
     sys.exit(f"{type(error).__name__}: {error}")
+print("it works")

@@ -4,5 +4,6 @@
 
 pub mod agent;
 pub mod backup;
+pub mod criteria;
 pub mod summary;
 pub mod verify;

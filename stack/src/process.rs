@@ -130,7 +130,8 @@ pub fn run_tool(
     let process = Identity::of_child(start().doing("cannot start", &command.program)?.id());
     let deadline = Instant::now() + timeout;
     let ended = loop {
-        match process.ended() {
+        // An end between this look's two questions has no status yet; the next look has it.
+        match process.ended().and_then(|_| process.ended()) {
             Some(how) if how == "exited with status 0" => break Ok(Ended::Well),
             Some(how) => break Ok(Ended::Badly(how)),
             None => {}

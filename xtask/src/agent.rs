@@ -10,13 +10,15 @@ use std::{
 use anyhow::{Context, Result};
 use chrono::{DateTime, Local};
 use ops::agent::{
-    self, ALL, Agent, Asked, Change, Configured, Installed, Options, Outcome, Place, Target, Tested, Version,
+    self, ALL, Agent, Asked, Change, Configured, Diagnosis, Installed, Options, Outcome, Place, Target, Tested, Version,
 };
+use ops::verify::Verdict;
 use serde_json::json;
 use stack::{
+    component::Runtime,
     failure::{Class, Failure},
     release::Contents,
-    settings::Settings,
+    settings::{RuntimeChoice, Settings},
 };
 
 use crate::{
@@ -95,7 +97,7 @@ fn paragraph<'a>(
         None => line("configured", "no"),
     }
     for (task, tested) in tested {
-        line("tested", &format!("{}: {} ({task})", moment(tested.at), verdict(tested)));
+        line("tested", &format!("{}: {} ({task})", moment(tested.at), tested.words()));
     }
     text
 }
@@ -104,14 +106,6 @@ fn paragraph<'a>(
 fn moment(at: u64) -> String {
     let at = i64::try_from(at).ok().and_then(|at| DateTime::from_timestamp(at, 0)).unwrap_or_default();
     at.with_timezone(&Local).format("%Y-%m-%d %H:%M").to_string()
-}
-
-pub(crate) fn verdict(tested: &Tested) -> String {
-    let label = if tested.wiring_only { " (wiring only: the sandbox's engine plays written replies)" } else { "" };
-    match &tested.outcome {
-        Outcome::Pass => format!("passed with {}{label}", tested.model),
-        Outcome::Fail { diagnosis, .. } => format!("failed with {}: {}{label}", tested.model, diagnosis.words()),
-    }
 }
 
 fn install(agent: &Agent, place: &Place, latest: bool) -> Result<Exit> {
@@ -153,6 +147,23 @@ fn configure(settings: Option<&Path>, place: &Place, args: &cli::Configure) -> R
         report::say(&format!("next: cargo xtask agent test {}", args.name.name));
     }
     Ok(Exit::Done)
+}
+
+/// Whether the API answers from this machine, and what.
+pub(crate) fn api(session: &Session) -> Result<(Verdict, String)> {
+    if !session.is_here && session.settings.engine.runtime == RuntimeChoice::Fixed(Runtime::Sandbox) {
+        return Ok((Verdict::Skip, "a sandbox listens on its own machine's loopback only".to_owned()));
+    }
+    let target = match target(&session.settings, session.is_here, &Asked::default()) {
+        Ok(target) => target,
+        Err(error) => return Ok((Verdict::Skip, error.to_string())),
+    };
+    Ok(match agent::probe(&target) {
+        Ok(probe) => (Verdict::Pass, format!("{} tells version {}", target.endpoint, probe.version)),
+        // That it asks for a key, or knows no such model, is an answer.
+        Err(diagnosis @ (Diagnosis::Key { .. } | Diagnosis::Model { .. })) => (Verdict::Pass, diagnosis.words()),
+        Err(diagnosis) => (Verdict::Fail, diagnosis.words()),
+    })
 }
 
 /// What an agent is to work with: as named, else as the stack's settings have it.
@@ -233,7 +244,7 @@ fn test(place: &Place, args: &cli::AgentTest) -> Result<Exit> {
     } else {
         let word = if tested.outcome == Outcome::Pass { "PASS" } else { "FAIL" };
         let seconds = report::seconds(std::time::Duration::from_secs_f64(tested.seconds));
-        report::data(&format!("{word}  {} {} in {seconds}\n", args.name.title, verdict(&tested)))?;
+        report::data(&format!("{word}  {} {} in {seconds}\n", args.name.title, tested.words()))?;
     }
     let Outcome::Fail { diagnosis, transcript } = &tested.outcome else { return Ok(Exit::Done) };
     if let (Some(transcript), false) = (transcript, args.json) {

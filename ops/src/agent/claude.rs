@@ -27,6 +27,8 @@ fn files(target: &Target) -> Vec<File> {
         variable("ANTHROPIC_DEFAULT_HAIKU_MODEL", &target.model),
         variable("ANTHROPIC_DEFAULT_SONNET_MODEL", &target.model),
         variable("ANTHROPIC_DEFAULT_OPUS_MODEL", &target.model),
+        // Of a model that it does not know it believes that a million tokens fit.
+        variable("CLAUDE_CODE_MAX_CONTEXT_TOKENS", &target.context.to_string()),
         variable("CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC", "1"),
     ];
     vec![File { path: ".claude/settings.json", format: Format::Json, edits }]

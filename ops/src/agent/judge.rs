@@ -24,6 +24,9 @@ const INSTALL_TIMEOUT: Duration = Duration::from_secs(300);
 /// The Flask that the workflow is judged with, whatever the agent's machine has.
 const FLASK: &str = "flask==3.1.2";
 
+/// The last word of a judge that found nothing wrong: code that only ends the process does not say it.
+const WORKS: &str = "it works";
+
 /// The Python that judges, with what it needs: this machine's own if it has that, else one of ours.
 pub(super) fn python(task: Task, place: &Place, check: &mut Check<'_>) -> Result<PathBuf, Failure> {
     let own = process::find("python3").ok_or_else(|| {
@@ -76,7 +79,8 @@ pub(super) fn judge(
             fs::read(path.path()).map(|bytes| String::from_utf8_lossy(&bytes).trim().to_owned()).unwrap_or_default();
         let last = said.lines().last().unwrap_or_default().to_owned();
         match ended {
-            Ended::Well => {}
+            Ended::Well if last == WORKS => {}
+            Ended::Well => return Ok(Some("it ends the program that runs it".to_owned())),
             Ended::OutOfTime => return Ok(Some(format!("it did not end within {} s", JUDGE_TIMEOUT.as_secs()))),
             Ended::Badly(how) if last.is_empty() => return Ok(Some(format!("python3 {how}"))),
             Ended::Badly(_) => return Ok(Some(last)),

@@ -28,6 +28,7 @@ pub use self::{
     configure::{
         Asked, Change, Configured, configure, configured, plan_configure, plan_unconfigure, refresh, unconfigure,
     },
+    diagnose::Diagnosis,
     install::{Installed, Version, install, installed},
     place::Place,
     probe::{Probe, probe},
@@ -166,7 +167,7 @@ pub fn like(name: &str) -> Option<&'static str> {
 }
 
 /// Time for what is asked of a package index or an agent's `--version`.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 
 fn failed(message: impl Into<String>) -> Failure {
     Failure::new(Class::Failed, message)

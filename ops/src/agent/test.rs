@@ -58,6 +58,17 @@ pub struct Tested {
     pub outcome: Outcome,
 }
 
+impl Tested {
+    /// How it went, in a line.
+    pub fn words(&self) -> String {
+        let label = if self.wiring_only { " (wiring only: the sandbox's engine plays written replies)" } else { "" };
+        match &self.outcome {
+            Outcome::Pass => format!("passed with {}{label}", self.model),
+            Outcome::Fail { diagnosis, .. } => format!("failed with {}: {}{label}", self.model, diagnosis.words()),
+        }
+    }
+}
+
 /// Whether the code did what was asked.
 #[derive(Debug, Clone, Serialize, Deserialize, PartialEq, Eq)]
 #[serde(tag = "result", rename_all = "snake_case")]

@@ -3,7 +3,10 @@
 use std::{collections::BTreeMap, str::FromStr};
 
 use serde_json::{Map, Value};
-use yaml_edit::{Mapping, ScalarType, ScalarValue, Sequence, YamlFile, YamlNode, YamlValue, validator::Validator};
+use yaml_edit::{
+    ScalarType, ScalarValue, Sequence, YamlFile, YamlNode, YamlValue,
+    validator::{Severity, Validator},
+};
 
 use super::{Edit, Fits, MergeError, Step, wrap};
 
@@ -14,7 +17,8 @@ fn broken(detail: impl Into<String>) -> MergeError {
 fn read(text: &str) -> Result<YamlFile, MergeError> {
     let file = YamlFile::from_str(text).map_err(|error| broken(error.to_string()))?;
     // The parser forgives what the agents' own parsers do not.
-    let violations = file.documents().flat_map(|document| Validator::new().validate(&document)).next();
+    let violations = file.documents().flat_map(|document| Validator::new().validate(&document));
+    let violations = violations.into_iter().find(|violation| violation.severity == Severity::Error);
     match (violations, file.documents().count()) {
         (Some(violation), _) => Err(broken(violation.to_string())),
         (None, 0 | 1) => Ok(file),
@@ -103,7 +107,7 @@ fn is_null(node: &YamlNode) -> bool {
 
 fn put(place: &YamlNode, step: &Step, value: Option<&Value>) {
     match (place, step, value) {
-        (YamlNode::Mapping(mapping), Step::Key(key), Some(value)) => set(mapping, key, value),
+        (YamlNode::Mapping(mapping), Step::Key(key), Some(value)) => mapping.set(key.as_str(), yaml_of(value)),
         (YamlNode::Mapping(mapping), Step::Key(key), None) => drop(mapping.remove(key.as_str())),
         (YamlNode::Sequence(list), Step::Element(fits), value) => match (index_of(list, fits), value) {
             (Some(index), Some(value)) => drop(list.set(index, yaml_of(value))),
@@ -113,10 +117,6 @@ fn put(place: &YamlNode, step: &Step, value: Option<&Value>) {
         },
         _ => {}
     }
-}
-
-fn set(mapping: &Mapping, key: &str, value: &Value) {
-    mapping.set(key, yaml_of(value));
 }
 
 fn index_of(list: &Sequence, fits: &Fits) -> Option<usize> {

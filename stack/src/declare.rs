@@ -53,6 +53,7 @@ pub fn question(settings: &Settings) -> Question {
         ports: wanted_ports(settings).into_iter().collect(),
         programs: PROGRAMS.iter().map(|names| names.iter().map(|name| (*name).to_owned()).collect()).collect(),
         contents: false,
+        facts: None,
     }
 }
 

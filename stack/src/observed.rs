@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     backup::Backups,
     component::Component,
+    machine::Machine,
     process::Identity,
     release::{Contents, Release, ReleaseId},
 };
@@ -26,6 +27,9 @@ pub struct Question {
     pub programs: BTreeSet<Vec<String>>,
     /// Whether the current release's files are to be sent along, for a diff.
     pub contents: bool,
+    /// What is the machine? Asked with the folder of the models, which may begin with `~`.
+    #[serde(default)]
+    pub facts: Option<PathBuf>,
 }
 
 /// The answer.
@@ -65,6 +69,9 @@ pub struct Observed {
     pub programs: BTreeMap<String, Option<PathBuf>>,
     /// The current release's files, if asked for.
     pub contents: Contents,
+    /// The machine, if asked for.
+    #[serde(default)]
+    pub facts: Option<Machine>,
 }
 
 impl Observed {

@@ -52,6 +52,13 @@ pub enum Step {
         /// The release that has it.
         release: ReleaseId,
     },
+    /// Have root run commands, one after the other.
+    AsRoot {
+        /// What they bring about, as `install Docker`.
+        what: String,
+        /// Each may be run again.
+        commands: Vec<Command>,
+    },
     /// Write the release's files beside the others, verified against its manifest.
     StageRelease {
         /// Which one.
@@ -129,6 +136,14 @@ impl Step {
     /// Whether it changes the host, rather than looks at it.
     pub fn changes(&self) -> bool {
         !matches!(self, Step::Check { .. } | Step::Gate { .. })
+    }
+
+    /// What it has root do.
+    pub fn as_root(&self) -> &[Command] {
+        match self {
+            Step::AsRoot { commands, .. } => commands,
+            _ => &[],
+        }
     }
 
     /// The component that stops serving for a moment.
@@ -268,6 +283,13 @@ impl fmt::Display for Step {
         match self {
             Step::InstallProgram { id } => write!(f, "install program {id}"),
             Step::RestoreProgram { id, release } => write!(f, "put back program {id} of release {release}"),
+            Step::AsRoot { what, commands } => {
+                write!(f, "{what}, as root:")?;
+                commands
+                    .iter()
+                    .enumerate()
+                    .try_for_each(|(index, command)| write!(f, "{}{command}", if index == 0 { " " } else { "; " }))
+            }
             Step::StageRelease { release, files, size_bytes } => {
                 write!(f, "stage release {release}: {files} files, {size_bytes} bytes")
             }

@@ -7,14 +7,15 @@
 #![expect(clippy::disallowed_methods, reason = "this is the place the rule points to")]
 
 use std::{
+    borrow::Cow,
     collections::BTreeMap,
     env, fs,
     fs::{File, TryLockError},
-    io::{self, Read},
+    io::{self, Read, Seek, Write},
     os::{
         fd::AsFd,
         unix::{
-            fs::MetadataExt,
+            fs::{FileTypeExt, MetadataExt},
             process::{CommandExt, ExitStatusExt},
         },
     },
@@ -27,7 +28,10 @@ use std::{
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitOptions};
 use serde::{Deserialize, Serialize};
 
-use crate::failure::{Doing, Failure};
+use crate::{
+    failure::{Doing, Failure},
+    secret::Secret,
+};
 
 /// Folders that non-interactive shells and cron leave out of PATH, and where tools are all the same.
 const TOOL_FOLDERS: [&str; 8] = [
@@ -43,6 +47,9 @@ const TOOL_FOLDERS: [&str; 8] = [
 
 /// Variables that a component takes from us; everything else it is given by name.
 const KEPT_VARIABLES: [&str; 6] = ["HOME", "LANG", "LOGNAME", "PATH", "TMPDIR", "USER"];
+
+/// The slowest of the tools that only tell something, macOS' `system_profiler`, takes a second or two.
+const ASK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What to run, as data.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,10 +73,20 @@ impl Command {
     }
 }
 
+/// As one would type it.
 impl std::fmt::Display for Command {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.program.display())?;
-        self.args.iter().try_for_each(|arg| write!(f, " {arg}"))
+        f.write_str(&quoted(&self.program.to_string_lossy()))?;
+        self.args.iter().try_for_each(|arg| write!(f, " {}", quoted(arg)))
+    }
+}
+
+/// A word as a shell has to be given it.
+fn quoted(word: &str) -> Cow<'_, str> {
+    let is_plain = |it: char| it.is_alphanumeric() || "-_./:=,+@%~".contains(it);
+    match !word.is_empty() && word.chars().all(is_plain) {
+        true => word.into(),
+        false => format!("'{}'", word.replace('\'', "'\\''")).into(),
     }
 }
 
@@ -81,23 +98,52 @@ pub(crate) struct Finished {
     pub(crate) output: String,
 }
 
-/// Runs a step's command to its end. It inherits `lock`, so that the lock outlives us if we are killed meanwhile.
-pub(crate) fn run(command: &Command, lock: &File, timeout: Duration) -> io::Result<Finished> {
+/// A step's command under way.
+pub(crate) struct Started {
+    handle: duct::Handle,
+    output: File,
+}
+
+/// Starts a step's command. It inherits `lock`, so that the lock outlives us if we are killed meanwhile; and it prints to
+/// a file, since to write where nobody reads any more would end it.
+pub(crate) fn start(command: &Command, lock: &File) -> io::Result<Started> {
+    let output = tempfile::tempfile()?;
     let handle = duct::cmd(&command.program, &command.args)
         .stdin_file(lock.try_clone()?)
         .stderr_to_stdout()
-        .stdout_capture()
+        .stdout_file(output.try_clone()?)
         .unchecked()
         .start()?;
-    match handle.wait_timeout(timeout)? {
-        Some(done) => Ok(Finished {
-            success: done.status.success(),
-            output: String::from_utf8_lossy(&done.stdout).trim().to_owned(),
-        }),
-        None => {
-            handle.kill()?;
-            Err(io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {} s", timeout.as_secs())))
-        }
+    Ok(Started { handle, output })
+}
+
+/// The same for a command that reads `words` on its standard input. There the lock cannot be, so a shell that waits for
+/// the command holds it; the words go to that shell in a pipe, in place of standard error.
+pub(crate) fn start_telling(command: &Command, words: &Secret, lock: &File) -> io::Result<Started> {
+    let output = tempfile::tempfile()?;
+    let (reader, mut writer) = io::pipe()?;
+    writer.write_all(format!("{}\n", words.reveal()).as_bytes())?;
+    let program = command.program.display().to_string();
+    // Not its last command: for that one a shell may step aside.
+    let script = ["-c", "\"$@\" <&2 2>&1; exit $?", "sh", &program].map(str::to_owned);
+    let handle = duct::cmd("/bin/sh", script.iter().chain(&command.args))
+        .stdin_file(lock.try_clone()?)
+        .stderr_file(reader)
+        .stdout_file(output.try_clone()?)
+        .unchecked()
+        .start()?;
+    Ok(Started { handle, output })
+}
+
+impl Started {
+    /// Waits so long for its end.
+    pub(crate) fn wait(&mut self, patience: Duration) -> io::Result<Option<Finished>> {
+        let Some(done) = self.handle.wait_timeout(patience)? else { return Ok(None) };
+        let success = done.status.success();
+        let mut output = Vec::new();
+        self.output.rewind()?;
+        self.output.read_to_end(&mut output)?;
+        Ok(Some(Finished { success, output: String::from_utf8_lossy(&output).trim().to_owned() }))
     }
 }
 
@@ -130,8 +176,8 @@ pub fn run_tool(
     let process = Identity::of_child(start().doing("cannot start", &command.program)?.id());
     let deadline = Instant::now() + timeout;
     let ended = loop {
-        // An end between this look's two questions has no status yet; the next look has it.
-        match process.ended().and_then(|_| process.ended()) {
+        // Its status alone says that it ended: of some programs the first thread ends long before the others.
+        match process.status() {
             Some(how) if how == "exited with status 0" => break Ok(Ended::Well),
             Some(how) => break Ok(Ended::Badly(how)),
             None => {}
@@ -139,6 +185,7 @@ pub fn run_tool(
         let objection = check();
         if objection.is_err() || Instant::now() > deadline {
             process.signal_group(Signal::KILL);
+            process.end_group();
             break objection.map(|()| Ended::OutOfTime);
         }
         thread::sleep(Duration::from_millis(20));
@@ -148,6 +195,18 @@ pub fn run_tool(
     }
     process.end_group();
     ended
+}
+
+/// Runs a step's command to its end.
+pub(crate) fn run(command: &Command, lock: &File, timeout: Duration) -> io::Result<Finished> {
+    let mut started = start(command, lock)?;
+    started.wait(timeout)?.map_or_else(
+        || {
+            started.handle.kill()?;
+            Err(io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {} s", timeout.as_secs())))
+        },
+        Ok,
+    )
 }
 
 /// What a command answered.
@@ -183,6 +242,18 @@ fn expression(command: &Command) -> duct::Expression {
     command.env.iter().fold(expression, |it, (name, value)| it.env(name, value))
 }
 
+/// What a system's own tool answers; `None` if it is not there, fails, or takes too long.
+pub(crate) fn look_up(name: &str, args: &[&str]) -> Option<String> {
+    let handle = duct::cmd(find(name)?, args).stdin_null().stderr_null().stdout_capture().unchecked().start().ok()?;
+    match handle.wait_timeout(ASK_TIMEOUT) {
+        Ok(Some(done)) => done.status.success().then(|| String::from_utf8_lossy(&done.stdout).into_owned()),
+        _ => {
+            let _ = handle.kill();
+            None
+        }
+    }
+}
+
 /// Starts a program at the head of a process group of its own; both its streams go to `log`.
 pub(crate) fn spawn_group(command: &Command, log: File) -> io::Result<u32> {
     let mut child = command.std();
@@ -193,6 +264,25 @@ pub(crate) fn spawn_group(command: &Command, log: File) -> io::Result<u32> {
 /// Starts a program that outlives us and holds `lock` from its first moment.
 pub(crate) fn spawn_holding(command: &Command, lock: File, log: File) -> io::Result<u32> {
     Ok(command.std().stdin(lock).stdout(log.try_clone()?).stderr(log).spawn()?.id())
+}
+
+/// The same, and whispers it something that must not be written down. Its standard input being the lock, it hears by its
+/// standard output, by which nothing is to go out: see [`whispered`].
+pub(crate) fn spawn_whispering(command: &Command, lock: File, log: File, words: &Secret) -> io::Result<u32> {
+    let (reader, mut writer) = io::pipe()?;
+    writer.write_all(words.reveal().as_bytes())?;
+    Ok(command.std().stdin(lock).stdout(reader).stderr(log).spawn()?.id())
+}
+
+/// What whoever started us has whispered.
+pub(crate) fn whispered() -> io::Result<Option<Secret>> {
+    let mut file = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+    if !file.metadata()?.file_type().is_fifo() {
+        return Ok(None);
+    }
+    let mut words = String::new();
+    file.read_to_string(&mut words)?;
+    Ok(Some(Secret::new(words)))
 }
 
 /// A program that is heard to its end.
@@ -290,6 +380,15 @@ impl Identity {
     /// How it ended, or `None` while it runs. Only a parent learns more than that it did. A child stays a zombie until
     /// [`Identity::end_group`]: as long as it is one, its number, and so its group's, is nobody else's.
     pub(crate) fn ended(&self) -> Option<String> {
+        if let Some(status) = self.status() {
+            return Some(status);
+        }
+        let runs = started(self.pid).is_some_and(|started| started == self.started);
+        (!runs).then(|| "ended".to_owned())
+    }
+
+    /// How a child ended; `None` while it runs, and for everybody else's children.
+    fn status(&self) -> Option<String> {
         let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
         if let Some(pid) = self.raw()
             && let Ok(Some(status)) = rustix::process::waitid(WaitId::Pid(pid), look)
@@ -300,8 +399,7 @@ impl Identity {
                 (None, None) => "ended".to_owned(),
             });
         }
-        let runs = started(self.pid).is_some_and(|started| started == self.started);
-        (!runs).then(|| "ended".to_owned())
+        None
     }
 
     /// Kills what is left of the group of a process that has ended, and takes the process's own status. `true`: nothing

@@ -42,6 +42,7 @@ fn bare() -> Observed {
         ports: question(&Settings::sandbox()).ports.into_iter().map(|(it, wanted)| (it, free(wanted))).collect(),
         programs: programs.iter().map(|name| (name.to_string(), Some(format!("/usr/bin/{name}").into()))).collect(),
         contents: Contents::new(),
+        facts: None,
     }
 }
 

@@ -42,6 +42,8 @@ pub(crate) struct Cli {
 pub(crate) enum Verb {
     /// Write a first stack.toml
     Init(Init),
+    /// Judge the machine before anything is put on it
+    Preflight(Preflight),
     /// Bring the host to what stack.toml declares
     Deploy(Deploy),
     /// Show what runs, where, and how it is
@@ -95,6 +97,13 @@ pub(crate) struct Init {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct Preflight {
+    /// {"checks":[{"name","result":"pass|warn|fail","detail","fix"?}]}
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct Deploy {
     /// Show the plan and what would change in files, and stop
     #[arg(long)]
@@ -102,6 +111,9 @@ pub(crate) struct Deploy {
     /// Do not ask before components that serve are restarted
     #[arg(long, short)]
     pub(crate) yes: bool,
+    /// Ask for your password on the host where something needs root and sudo wants one; or pipe it in
+    #[arg(long)]
+    pub(crate) ask_sudo: bool,
     /// One JSON event a line; the last is {"outcome","changed","release","seconds"}, where outcome is done, rolled_back,
     /// rollback_failed, refused, or failed with nothing changed
     #[arg(long)]

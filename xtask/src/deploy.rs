@@ -2,6 +2,7 @@
 
 use std::{
     io::IsTerminal,
+    mem,
     path::Path,
     time::{Duration, Instant},
 };
@@ -18,6 +19,7 @@ use stack::{
     plan::{Plan, Step, plan, plan_rollback},
     protocol::{Ended, Event, Outcome},
     release::{Contents, ReleaseId, Service},
+    secret::Secret,
     transport::Client,
 };
 
@@ -39,6 +41,7 @@ pub(crate) fn run(settings: Option<&Path>, args: &cli::Deploy) -> Result<Exit> {
         source: deploy.session.source()?,
         program: PROGRAM_ID.to_owned(),
     };
+    let mut ask_sudo = args.ask_sudo;
     for round in 0..ROUNDS {
         let observed = deploy.observe(args.dry_run)?;
         let (plan, contents) = plan(&wanted, &observed)?;
@@ -54,6 +57,10 @@ pub(crate) fn run(settings: Option<&Path>, args: &cli::Deploy) -> Result<Exit> {
         }
         if plan.steps.is_empty() {
             return deploy.conclude(&plan.release.id, &observed);
+        }
+        if plan.steps.iter().any(|step| !step.as_root().is_empty()) && mem::take(&mut ask_sudo) {
+            let password = report::ask_unseen(&format!("password for sudo on {}: ", deploy.session.host()))?;
+            deploy.session.client.authorize(Secret::new(password))?;
         }
         let release = plan.release.id.clone();
         match deploy.carry_out(plan, contents) {

@@ -10,6 +10,7 @@ mod host;
 mod init;
 mod job;
 mod logs;
+mod preflight;
 mod program;
 mod progress;
 mod report;
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
     let settings = cli.settings.as_deref();
     let done = match cli.verb {
         Verb::Init(args) => init::run(settings, &args),
+        Verb::Preflight(args) => preflight::run(settings, &args),
         Verb::Deploy(args) => deploy::run(settings, &args),
         Verb::Status(args) => status::run(settings, &args),
         Verb::Logs(args) => logs::run(settings, &args),

@@ -112,6 +112,15 @@ pub(crate) fn ask(question: &str) -> io::Result<bool> {
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
+/// Asks for what nobody is to see: at a prompt without echo, or from what is piped in.
+pub(crate) fn ask_unseen(prompt: &str) -> io::Result<String> {
+    if io::stdin().is_terminal() {
+        return rpassword::prompt_password(prompt);
+    }
+    let value = io::read_to_string(io::stdin())?;
+    Ok(value.strip_suffix('\n').unwrap_or(&value).to_owned())
+}
+
 /// Whether stderr is a terminal that wants colour; see <https://no-color.org>.
 pub(crate) fn colour() -> bool {
     io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())

@@ -103,7 +103,7 @@ fn transport(settings: &Settings, folder: &Path, need: Need) -> Result<Box<dyn T
     if here.is_some() || host.address == "localhost" {
         let root = here.map_or_else(|| local_root(settings, folder).map(Root::new), Ok)?;
         let program = env::current_exe().context("cannot find this program's own file")?;
-        return Ok(Box::new(Host { root, program, program_id: PROGRAM_ID.to_owned() }));
+        return Ok(Box::new(Host { root, program, program_id: PROGRAM_ID.to_owned(), password: None }));
     }
     let target = ssh::Target {
         address: host.address.clone(),

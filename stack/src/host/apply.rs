@@ -16,6 +16,7 @@ use super::{
     control::{self, await_status, change, ensure_supervisor, fail_if_sick, halt},
     journal::{Journal, Undo},
     lock, observe,
+    root::Way,
 };
 use crate::{
     component::Component,
@@ -49,6 +50,7 @@ pub(super) fn apply(
     follow: &mut Follow<'_>,
 ) -> Result<Outcome, Failure> {
     let root = &host.root;
+    let way = Way::find(plan, host.password.as_ref())?;
     for folder in root.skeleton() {
         fs::create_dir_all(&folder).doing("cannot create", &folder)?;
     }
@@ -58,7 +60,7 @@ pub(super) fn apply(
             .hint("run the same command again: it looks anew"));
     }
     let mut journal = Journal::begin(&root.journal(), plan).doing("cannot write", &root.journal())?;
-    let apply = Apply { host, root, plan, contents, lock };
+    let apply = Apply { host, root, plan, contents, lock, way };
     match apply.steps(&mut journal, follow) {
         Ok(()) => {
             apply.remember()?;
@@ -86,6 +88,7 @@ struct Apply<'a> {
     plan: &'a Plan,
     contents: &'a Contents,
     lock: File,
+    way: Way<'a>,
 }
 
 impl Apply<'_> {
@@ -106,6 +109,9 @@ impl Apply<'_> {
         match step {
             Step::InstallProgram { id } => self.install_program(id),
             Step::RestoreProgram { release, .. } => restore_program(self.root, release),
+            Step::AsRoot { commands, .. } => {
+                commands.iter().try_for_each(|command| self.way.run(command, &self.lock, follow))
+            }
             Step::StageRelease { .. } => self.stage(),
             Step::Check { component, command } => self.check(*component, command),
             Step::Switch { to, .. } => point_current(self.root, Some(to)),

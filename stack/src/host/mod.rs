@@ -8,8 +8,10 @@ mod control;
 mod job;
 mod journal;
 mod logs;
+mod machine;
 mod observe;
 mod port;
+mod root;
 mod secrets;
 mod serve;
 mod verb;
@@ -32,6 +34,7 @@ use crate::{
     layout::Root,
     process,
     protocol::{Ended, Event, Reply, Request},
+    secret::Secret,
 };
 
 /// Between two looks at the supervisor's status file.
@@ -50,6 +53,8 @@ pub struct Host {
     pub program: PathBuf,
     /// Its identity.
     pub program_id: String,
+    /// What sudo asks for here, where a person gave it; see [`Request::Authorize`].
+    pub password: Option<Secret>,
 }
 
 impl Host {
@@ -57,8 +62,12 @@ impl Host {
     ///
     /// # Errors
     /// In the words of the operation, with what to do next.
-    pub fn answer(&self, request: Request, follow: &mut Follow<'_>) -> Result<Reply, Failure> {
+    pub fn answer(&mut self, request: Request, follow: &mut Follow<'_>) -> Result<Reply, Failure> {
         match request {
+            Request::Authorize { password } => {
+                self.password = Some(password);
+                Ok(Reply::Done)
+            }
             Request::Observe(question) => Ok(Reply::Observed(Box::new(observe::observe(&self.root, &question)?))),
             Request::Apply { plan, contents } => {
                 apply::apply(self, &plan, &contents, follow).map(|outcome| Reply::Ended(Ended::Applied(outcome)))

@@ -26,7 +26,7 @@ use stack::{
 };
 
 use crate::{
-    cli, diff, progress,
+    agent, cli, diff, progress,
     report::{self, Exit},
     session::{Need, PROGRAM_ID, Session},
     status, there,
@@ -264,6 +264,13 @@ impl Run {
             _ => format!("done in {took}\n"),
         });
         report::data(&status::table(&summary))?;
+        // The stack serves; that an agent's settings cannot be written is said, and no reason to call the deploy failed.
+        match agent::refresh(&self.session) {
+            Ok(names) => {
+                names.iter().for_each(|name| report::say(&format!("{name} follows: its settings are up to date")))
+            }
+            Err(error) => report::say(&format!("an agent's settings could not follow: {error:#}")),
+        }
         let release = observed.current_release();
         if let Some(gateway) = release.and_then(|release| release.service(Component::Gateway)) {
             self.invite(gateway);

@@ -3,7 +3,10 @@
 use std::path::Path;
 
 use anyhow::{Context, Result};
-use ops::verify::{Check, Verdict};
+use ops::{
+    criteria,
+    verify::{Check, Verdict},
+};
 use serde::Deserialize;
 use serde_json::json;
 use stack::{
@@ -12,7 +15,7 @@ use stack::{
 };
 
 use crate::{
-    cli,
+    agent, cli,
     report::{self, Exit},
     session::{Need, Session},
     there,
@@ -27,6 +30,12 @@ pub(crate) fn run(settings: Option<&Path>, args: &cli::Verify) -> Result<Exit> {
             Err(exit) => return Ok(exit),
         },
     };
+    let mut checks: Vec<Check> = checks.into_iter().filter(|check| !criteria::is_criterion(check)).collect();
+    let criteria = criteria::criteria(&checks, agent::api(&session)?, &agent::place()?);
+    if !args.json {
+        criteria.iter().try_for_each(|check| report::data(&line(check)))?;
+    }
+    checks.extend(criteria);
     if args.json {
         report::data(&format!("{}\n", json!({ "checks": checks })))?;
     }
@@ -65,7 +74,8 @@ fn there(session: &mut Session, json: bool) -> Result<Result<Vec<Check>, Exit>> 
     let (answer, exit) = there::answer(session, &["verify", "--json"])?;
     let Ok(Answer { checks }) = serde_json::from_str(&answer) else { return Ok(Err(exit)) };
     if !json {
-        checks.iter().try_for_each(|check| report::data(&line(check)))?;
+        let own = checks.iter().filter(|check| !criteria::is_criterion(check));
+        own.into_iter().try_for_each(|check| report::data(&line(check)))?;
     }
     Ok(Ok(checks))
 }

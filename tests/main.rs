@@ -8,10 +8,13 @@
 mod agent;
 mod backup;
 mod cli;
+mod contract;
 mod crash;
+mod cut;
 mod deploy;
 mod disk;
 mod docker;
+mod far;
 mod gateway;
 mod job;
 mod legacy;

@@ -381,12 +381,8 @@ impl Stage {
             .collect();
         let folder = self.folder.path().display();
         let find_address = "for arg; do case $arg in --web.listen-address=*) listen=${arg#*=};; esac; done";
-        let text = format!(
-            "#!/bin/sh\ncd '{folder}'\n{find_address}\n{script}\nSTAGE_SERVES=$listen exec {}\n",
-            command.join(" ")
-        );
-        self.write(&format!("bin/{name}"), &text);
-        fs::set_permissions(self.path(&format!("bin/{name}")), fs::Permissions::from_mode(0o755)).unwrap();
+        let serve = format!("STAGE_SERVES=$listen exec {}", command.join(" "));
+        self.script(name, &format!("cd '{folder}'\n{find_address}\n{script}\n{serve}"));
     }
 
     /// Puts a shell script of this name first on PATH.

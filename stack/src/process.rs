@@ -112,7 +112,7 @@ pub(crate) struct Started {
 /// a file, since to write where nobody reads any more would end it.
 pub(crate) fn start(command: &Command, lock: &File) -> io::Result<Started> {
     let output = tempfile::tempfile()?;
-    let handle = duct::cmd(&command.program, &command.args)
+    let handle = expression(command)
         .stdin_file(lock.try_clone()?)
         .stderr_to_stdout()
         .stdout_file(output.try_clone()?)

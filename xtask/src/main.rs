@@ -4,6 +4,7 @@ mod agent;
 mod backup;
 mod bench;
 mod cli;
+mod clock;
 mod control;
 mod deploy;
 mod diff;

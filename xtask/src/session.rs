@@ -117,7 +117,7 @@ fn transport(settings: &Settings, folder: &Path, need: Need) -> Result<Box<dyn T
         root: host.root.as_deref().unwrap_or(Path::new(ROOT)).display().to_string(),
         program: (need == Need::This).then(|| PROGRAM_ID.to_owned()),
     };
-    Ok(Box::new(Ssh::connect(&target, &mut program::build)?))
+    Ok(Box::new(Ssh::connect(&target, &mut program::Builder::default())?))
 }
 
 /// Whether the gateway is to run in a container on this machine.

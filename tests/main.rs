@@ -10,6 +10,7 @@ mod cli;
 mod crash;
 mod deploy;
 mod disk;
+mod job;
 mod legacy;
 mod logs;
 mod port;

@@ -410,8 +410,13 @@ impl Stage {
 
     /// Runs a shell's line; `$XTASK` is the binary.
     pub(crate) fn shell(&self, script: &str) -> Ran {
+        self.start_shell(script).finish()
+    }
+
+    /// Starts a shell's line; `$XTASK` is the binary.
+    pub(crate) fn start_shell(&self, script: &str) -> Job {
         let mut shell = self.command(Path::new("/bin/sh"));
-        Job::start(script.to_owned(), shell.env("XTASK", &self.program).args(["-c", script])).finish()
+        Job::start(script.to_owned(), shell.env("XTASK", &self.program).args(["-c", script]))
     }
 
     /// Runs `test` of this binary in a process of its own, with the environment that the stage gives.

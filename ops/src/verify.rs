@@ -11,7 +11,7 @@ use std::{
 
 use chrono::Utc;
 use reqwest::blocking::Client;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use stack::{
     backup::Backups,
@@ -31,7 +31,7 @@ const TIMEOUT: Duration = Duration::from_secs(10);
 const SCRAPE_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// How a check ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Verdict {
     /// It is so.
@@ -43,7 +43,7 @@ pub enum Verdict {
 }
 
 /// One check; the shape of `verify --json` is `{"checks":[…]}` of these.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Check {
     /// What was asked.
     pub name: String,

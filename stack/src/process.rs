@@ -13,10 +13,13 @@ use std::{
     io::{self, Read},
     os::{
         fd::AsFd,
-        unix::{fs::MetadataExt, process::CommandExt},
+        unix::{
+            fs::MetadataExt,
+            process::{CommandExt, ExitStatusExt},
+        },
     },
     path::{Path, PathBuf},
-    process::{Command as StdCommand, Stdio},
+    process::{Child, ChildStderr, ChildStdout, Command as StdCommand, Stdio},
     thread,
     time::{Duration, Instant},
 };
@@ -139,6 +142,50 @@ pub(crate) fn spawn_group(command: &Command, log: File) -> io::Result<u32> {
 /// Starts a program that outlives us and holds `lock` from its first moment.
 pub(crate) fn spawn_holding(command: &Command, lock: File, log: File) -> io::Result<u32> {
     Ok(command.std().stdin(lock).stdout(log.try_clone()?).stderr(log).spawn()?.id())
+}
+
+/// A program that is heard to its end.
+pub(crate) struct Heard {
+    pub(crate) child: HeardChild,
+    pub(crate) stdout: ChildStdout,
+    pub(crate) stderr: ChildStderr,
+}
+
+/// The process of a [`Heard`].
+pub(crate) struct HeardChild(Child);
+
+impl HeardChild {
+    /// What Ctrl-C does. Not yet waited for, it cannot be somebody else's pid.
+    pub(crate) fn interrupt(&self) {
+        if let Some(pid) = i32::try_from(self.0.id()).ok().and_then(Pid::from_raw) {
+            let _ = rustix::process::kill_process(pid, Signal::INT);
+        }
+    }
+
+    /// Its exit code; one that a signal ended is told as a shell would.
+    pub(crate) fn wait(&mut self) -> io::Result<u8> {
+        let status = self.0.wait()?;
+        let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(1);
+        Ok(u8::try_from(code).unwrap_or(1))
+    }
+}
+
+/// Starts a program whose streams we read, and which holds `lock`. A group of its own, so that what interrupts us does
+/// not interrupt it as well.
+pub(crate) fn spawn_heard(command: &Command, lock: File) -> io::Result<Heard> {
+    let mut child = command.std();
+    child.process_group(0).stdin(lock).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = child.spawn()?;
+    let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+    match (stdout, stderr) {
+        (Some(stdout), Some(stderr)) => Ok(Heard { child: HeardChild(child), stdout, stderr }),
+        _ => Err(io::Error::other("a stream is missing")),
+    }
+}
+
+/// Our own lock, on standard input, to be handed on.
+pub(crate) fn held_lock() -> io::Result<File> {
+    Ok(File::from(io::stdin().as_fd().try_clone_to_owned()?))
 }
 
 /// Becomes another program: same pid, same standard streams, hence same lock. Returns only if that failed.

@@ -3,7 +3,10 @@
 //! Every exchange is one [`Request`], any number of [`Event`]s, and one `Result<`[`Reply`]`, `[`Failure`]`>`; all of it is
 //! JSON. Invariant: a reply answers its request's kind, whatever carried the two.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
 
 use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
@@ -18,7 +21,7 @@ use crate::{
 };
 
 /// Grows when a client and a host of before and after could misunderstand each other.
-pub(crate) const PROTOCOL: u32 = 1;
+pub(crate) const PROTOCOL: u32 = 2;
 
 /// What a client asks of a host.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -26,12 +29,19 @@ pub(crate) const PROTOCOL: u32 = 1;
 pub enum Request {
     /// What is the host, and what has it? Answered by [`Reply::Observed`].
     Observe(Question),
-    /// Carry out a plan; its files come along. Answered by [`Reply::Applied`].
+    /// Carry out a plan; its files come along. Answered by [`Reply::Ended`].
     Apply {
         /// The plan.
         plan: Box<Plan>,
         /// The bytes of its release's files.
         contents: Contents,
+    },
+    /// Run our own program there with these words. Answered by [`Reply::Ended`].
+    Run {
+        /// What stands behind the program's name.
+        args: Vec<String>,
+        /// As a job, which goes on without the client: for what takes long or changes something.
+        as_job: bool,
     },
     /// Start, stop or restart by hand. Answered by [`Reply::Done`].
     Control {
@@ -61,7 +71,7 @@ pub enum Request {
     },
     /// Which jobs does the host remember? Answered by [`Reply::Jobs`].
     Jobs,
-    /// Tell what a job did and does. Answered as the job's own request.
+    /// Tell what a job did and does. Answered by [`Reply::Ended`].
     Attach {
         /// Its name.
         job: String,
@@ -136,6 +146,8 @@ pub enum Event {
         /// In words.
         detail: String,
     },
+    /// Nothing has happened: a moment at which whoever follows can object.
+    Idle,
     /// A line that a component printed.
     Line {
         /// Which one.
@@ -143,6 +155,96 @@ pub enum Event {
         /// Without its end.
         text: String,
     },
+    /// A verb that runs on the host printed this.
+    Output {
+        /// Where.
+        stream: Stream,
+        /// What.
+        bytes: Bytes,
+    },
+    /// How far a verb that runs on the host is.
+    Progress(Progress),
+}
+
+/// Where a verb prints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Stream {
+    /// Standard output: data.
+    Out,
+    /// Standard error: talk.
+    Err,
+}
+
+/// Bytes, which travel as text wherever they are text.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Bytes {
+    /// UTF-8.
+    Text(String),
+    /// Anything else.
+    Raw(Vec<u8>),
+}
+
+impl Bytes {
+    /// Of these bytes.
+    pub fn new(bytes: &[u8]) -> Self {
+        match std::str::from_utf8(bytes) {
+            Ok(text) => Bytes::Text(text.to_owned()),
+            Err(_) => Bytes::Raw(bytes.to_owned()),
+        }
+    }
+
+    /// As they were.
+    pub fn as_slice(&self) -> &[u8] {
+        match self {
+            Bytes::Text(text) => text.as_bytes(),
+            Bytes::Raw(bytes) => bytes,
+        }
+    }
+}
+
+/// Set where whoever listens takes [`Progress`] as data instead of a drawing.
+pub const PROGRESS_VARIABLE: &str = "STACK_PROGRESS";
+
+/// How far long work is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    /// What is being done, in a few words.
+    pub what: String,
+    /// Of `total_bytes`.
+    pub done_bytes: u64,
+    /// `None`: not known yet.
+    pub total_bytes: Option<u64>,
+}
+
+impl Progress {
+    /// ASCII's record separator tells it from talk; see RFC 7464.
+    const MARK: char = '\u{1e}';
+
+    /// As a line of standard error, without its end.
+    pub fn line(&self) -> String {
+        format!("{}{}", Self::MARK, serde_json::json!(self))
+    }
+
+    pub(crate) fn read(line: &[u8]) -> Option<Self> {
+        serde_json::from_str(std::str::from_utf8(line).ok()?.strip_prefix(Self::MARK)?).ok()
+    }
+
+    /// Between 0 and 100, where the total is known.
+    pub fn percent(&self) -> Option<u64> {
+        let total = self.total_bytes.filter(|total| *total > 0)?;
+        Some((u128::from(self.done_bytes.min(total)) * 100 / u128::from(total)) as u64)
+    }
+}
+
+impl fmt::Display for Progress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.percent() {
+            Some(percent) => write!(f, "{}: {percent} %", self.what),
+            None => f.write_str(&self.what),
+        }
+    }
 }
 
 /// What a request is answered with.
@@ -151,8 +253,8 @@ pub enum Event {
 pub enum Reply {
     /// To [`Request::Observe`].
     Observed(Box<Observed>),
-    /// To [`Request::Apply`].
-    Applied(Outcome),
+    /// To [`Request::Apply`], [`Request::Run`] and [`Request::Attach`].
+    Ended(Ended),
     /// To [`Request::Secrets`]: by name, with values if they were asked for.
     Secrets(BTreeMap<String, Option<Secret>>),
     /// To [`Request::Jobs`].
@@ -161,14 +263,26 @@ pub enum Reply {
     Done,
 }
 
+/// How something that a job can do has ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Ended {
+    /// An apply, once it had begun.
+    Applied(Outcome),
+    /// A verb, with this exit code.
+    Ran(u8),
+}
+
 /// A job that a host remembers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Job {
     /// Its name, which begins with the time at which it began, in UTC.
     pub id: String,
+    /// The verb that it is.
+    pub verb: String,
     /// How it is.
     pub state: JobState,
-    /// The step that it is at, or why it failed.
+    /// What it is at, or why it failed.
     pub detail: Option<String>,
 }
 

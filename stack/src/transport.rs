@@ -8,7 +8,7 @@ use crate::{
     host::{Follow, Host},
     observed::{Observed, Question},
     plan::Plan,
-    protocol::{Action, Job, LogQuery, Outcome, Reply, Request},
+    protocol::{Action, Ended, Job, LogQuery, Outcome, Reply, Request},
     release::Contents,
     secret::Secret,
 };
@@ -50,7 +50,18 @@ impl Client {
     /// It did not begin. Once begun, how it ended is an [`Outcome`].
     pub fn apply(&mut self, plan: Plan, contents: Contents, follow: &mut Follow<'_>) -> Result<Outcome, Failure> {
         match self.0.call(Request::Apply { plan: Box::new(plan), contents }, follow)? {
-            Reply::Applied(outcome) => Ok(outcome),
+            Reply::Ended(Ended::Applied(outcome)) => Ok(outcome),
+            reply => Err(mismatch(&reply)),
+        }
+    }
+
+    /// Runs our own program there with these words, as a job if it takes long or changes something. Answers its exit code.
+    ///
+    /// # Errors
+    /// Nothing is deployed there, or `follow` objected.
+    pub fn run(&mut self, args: Vec<String>, as_job: bool, follow: &mut Follow<'_>) -> Result<u8, Failure> {
+        match self.0.call(Request::Run { args, as_job }, follow)? {
+            Reply::Ended(Ended::Ran(code)) => Ok(code),
             reply => Err(mismatch(&reply)),
         }
     }
@@ -118,9 +129,9 @@ impl Client {
     ///
     /// # Errors
     /// There is no such job, it was killed, or it did not begin.
-    pub fn attach(&mut self, job: String, follow: &mut Follow<'_>) -> Result<Outcome, Failure> {
+    pub fn attach(&mut self, job: String, follow: &mut Follow<'_>) -> Result<Ended, Failure> {
         match self.0.call(Request::Attach { job }, follow)? {
-            Reply::Applied(outcome) => Ok(outcome),
+            Reply::Ended(ended) => Ok(ended),
             reply => Err(mismatch(&reply)),
         }
     }

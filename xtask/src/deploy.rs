@@ -16,16 +16,16 @@ use stack::{
     host::Follow,
     observed::{Observed, Question},
     plan::{Plan, Step, plan, plan_rollback},
-    protocol::{Event, Outcome},
+    protocol::{Ended, Event, Outcome},
     release::{Contents, ReleaseId, Service},
     transport::Client,
 };
 
 use crate::{
-    cli, diff,
+    cli, diff, progress,
     report::{self, Exit},
     session::{Need, PROGRAM_ID, Session},
-    status,
+    status, there,
 };
 
 /// Looks that a deploy takes at the most. One is enough unless a step reveals facts that nobody could have planned with.
@@ -84,10 +84,14 @@ pub(crate) fn roll_back(settings: Option<&Path>, args: &cli::Rollback) -> Result
     }
 }
 
-/// Follows a deploy or rollback that goes on as a job.
+/// Follows a deploy, a rollback or a verb that goes on as a job.
 pub(crate) fn attach(settings: Option<&Path>, id: String, json: bool) -> Result<Exit> {
     let mut run = Run::open(settings, Need::Any, json)?;
-    let outcome = run.follow(|client, follow| client.attach(id, follow));
+    let outcome = match run.follow(|client, follow| client.attach(id, follow)) {
+        Ok(Ended::Ran(code)) => return Ok(code.into()),
+        Ok(Ended::Applied(outcome)) => Ok(outcome),
+        Err(failure) => Err(failure),
+    };
     let observed = Run::open(settings, Need::Any, json)?.observe(false)?;
     let Some(release) = observed.current.clone() else {
         return Err(Failure::new(Class::Nothing, "nothing is deployed").into());
@@ -165,13 +169,14 @@ impl Run {
     }
 
     /// Has the host do something, and tells what happens.
-    fn follow(
+    fn follow<T>(
         &mut self,
-        act: impl FnOnce(&mut Client, &mut Follow<'_>) -> Result<Outcome, Failure>,
-    ) -> Result<Outcome, Failure> {
+        act: impl FnOnce(&mut Client, &mut Follow<'_>) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
         let (json, interrupt) = (self.json, self.session.interrupt.clone());
         let (changed, job, mut said) = (&mut self.changed, &mut self.job, None);
-        act(&mut self.session.client, &mut |event| {
+        let done = act(&mut self.session.client, &mut |event| {
+            there::tell(&event)?;
             match &event {
                 Event::Begin { step, .. } => *changed += usize::from(step.changes()),
                 Event::Job { id } => *job = Some(id.clone()),
@@ -183,7 +188,9 @@ impl Run {
             }
             said = Some(event);
             interrupt.check()
-        })
+        });
+        progress::clear();
+        done
     }
 
     /// The last line for a reader of JSON.
@@ -243,23 +250,20 @@ impl Run {
         report::data(&status::table(&summary))?;
         let release = observed.current_release();
         if let Some(gateway) = release.and_then(|release| release.service(Component::Gateway)) {
-            self.invite(gateway, observed);
+            self.invite(gateway);
         }
         Ok(Exit::Done)
     }
 
     /// What to try next, as it works from here: another machine's loopback is reached through ssh.
-    fn invite(&self, gateway: &Service, observed: &Observed) {
+    fn invite(&self, gateway: &Service) {
         let (host, port) = (self.session.host(), gateway.listen.port());
-        let mut tries = match self.session.is_here {
-            true => vec!["cargo xtask verify".to_owned()],
-            false => vec![
-                format!("ssh {host} \"'{}' verify\"", observed.root.join("bin/xtask").display()),
-                format!(
-                    "ssh -N -L {port}:127.0.0.1:{port} {host} &   # what listens there, listens on its loopback only"
-                ),
-            ],
-        };
+        let mut tries = vec!["cargo xtask verify".to_owned()];
+        if !self.session.is_here {
+            tries.push(format!(
+                "ssh -N -L {port}:127.0.0.1:{port} {host} &   # what listens there, listens on its loopback only"
+            ));
+        }
         let body = json!({ "model": self.session.settings.models.default, "prompt": "hello" });
         tries.push(format!("curl {}/api/generate -d '{body}'", gateway.url("")));
         report::say(&format!("\ntry:  {}", tries.join("\n      ")));
@@ -269,6 +273,7 @@ impl Run {
 /// A reader that has gone away is no reason to leave a deploy half way.
 fn tell(event: &Event, json: bool) {
     match event {
+        Event::Idle | Event::Output { .. } | Event::Progress(_) => {}
         event if json => drop(report::data(&format!("{}\n", json!(event)))),
         Event::Begin { number, step } => report::say(&format!("{number:>3}. {step}")),
         Event::End { seconds, .. } if *seconds > 1.0 => {

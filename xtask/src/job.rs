@@ -40,6 +40,7 @@ fn line(job: &Job) -> String {
         JobState::Failed => "failed",
         JobState::Killed => "killed",
     };
-    let line = format!("{:<28}{state:<10}{}", job.id, job.detail.as_deref().unwrap_or_default());
+    let detail = job.detail.as_deref().unwrap_or_default();
+    let line = format!("{:<28}{state:<10}{:<24}  {detail}", job.id, job.verb);
     format!("{}\n", line.trim_end())
 }

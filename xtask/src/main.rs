@@ -15,6 +15,7 @@ mod report;
 mod secret;
 mod session;
 mod status;
+mod there;
 #[cfg(test)]
 mod tidy;
 mod uninstall;

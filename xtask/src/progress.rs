@@ -1,94 +1,138 @@
-//! How far long work is: one line on a terminal, nothing elsewhere.
+//! How far long work is: a bar on a terminal, a line now and then where there is none, data where a client draws it.
+//!
+//! Under cron and launchd, which set no `TERM`, there is silence: what they hear they mail.
 
 use std::{
+    env,
     io::{self, IsTerminal, Write},
     ops::ControlFlow,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, LazyLock, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
 
+use indicatif::{ProgressBar, ProgressStyle};
 use ops::backup::Watch;
+use stack::protocol::{PROGRESS_VARIABLE, Progress};
 
-use crate::{report, session::Interrupt};
+use crate::session::Interrupt;
 
-/// Between two looks of a person.
-const DRAW_EVERY: Duration = Duration::from_millis(100);
+/// Between two lines where there is no terminal.
+const LINE_EVERY: Duration = Duration::from_secs(10);
 
-/// Long work that goes on.
-struct Progress {
-    what: &'static str,
-    total: u64,
-    done: AtomicU64,
-    begun: Instant,
-    drawn: Mutex<Instant>,
-    interrupt: Interrupt,
+/// Between two words to a client, which draws them.
+const SEND_EVERY: Duration = Duration::from_millis(200);
+
+const KNOWN: &str = "{msg} [{bar:30}] {bytes}/{total_bytes} {bytes_per_sec} {eta} left";
+const UNKNOWN: &str = "{msg} {spinner} {bytes} {bytes_per_sec}";
+
+/// Who listens.
+enum Listener {
+    Terminal(ProgressBar),
+    Client,
+    Log,
+    Nobody,
 }
 
-/// What long work tells how far it is; Ctrl-C has it stop.
-pub(crate) fn watch(what: &'static str, total: u64, interrupt: &Interrupt) -> Watch {
-    let (begun, interrupt) = (Instant::now(), interrupt.clone());
-    let progress = Progress { what, total, done: AtomicU64::new(0), begun, drawn: Mutex::new(begun), interrupt };
-    let is_terminal = io::stderr().is_terminal();
+struct Display {
+    listener: Listener,
+    shown: Option<(String, Instant)>,
+}
+
+static DISPLAY: LazyLock<Mutex<Display>> = LazyLock::new(|| {
+    let listener = if env::var_os(PROGRESS_VARIABLE).is_some() {
+        Listener::Client
+    } else if io::stderr().is_terminal() {
+        Listener::Terminal(ProgressBar::hidden())
+    } else if env::var_os("TERM").is_some() {
+        Listener::Log
+    } else {
+        Listener::Nobody
+    };
+    Mutex::new(Display { listener, shown: None })
+});
+
+/// Tells how far it is. Called as often as one likes.
+pub(crate) fn show(progress: &Progress) {
+    DISPLAY.lock().unwrap_or_else(PoisonError::into_inner).show(progress);
+}
+
+/// What a library tells how many more bytes it has done; Ctrl-C has it stop.
+pub(crate) fn watch(what: &str, total_bytes: u64, interrupt: &Interrupt) -> Watch {
+    let (what, interrupt) = (what.to_owned(), interrupt.clone());
+    let (done_bytes, end) = (AtomicU64::new(0), Cleared);
     Arc::new(move |bytes| {
-        let done = progress.done.fetch_add(bytes, Ordering::Relaxed) + bytes;
-        if is_terminal {
-            progress.draw(done);
-        }
-        match progress.interrupt.check() {
+        let _ = &end;
+        let done_bytes = done_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        let total_bytes = (total_bytes > 0).then_some(total_bytes);
+        show(&Progress { what: what.clone(), done_bytes, total_bytes });
+        match interrupt.check() {
             Ok(()) => ControlFlow::Continue(()),
             Err(_) => ControlFlow::Break(()),
         }
     })
 }
 
-impl Progress {
-    fn draw(&self, done: u64) {
-        let mut drawn = self.drawn.lock().unwrap_or_else(PoisonError::into_inner);
-        if drawn.elapsed() < DRAW_EVERY {
-            return;
-        }
-        *drawn = Instant::now();
-        let line = line(self.what, done, self.total, self.begun.elapsed());
-        let _ = write!(io::stderr().lock(), "\r\x1b[K{line}");
-    }
-}
+/// Takes the bar away when the work is given up or done.
+struct Cleared;
 
-impl Drop for Progress {
+impl Drop for Cleared {
     fn drop(&mut self) {
-        if io::stderr().is_terminal() {
-            let _ = write!(io::stderr().lock(), "\r\x1b[K");
+        clear();
+    }
+}
+
+/// Takes the bar away: the work has ended, however it did.
+pub(crate) fn clear() {
+    let mut display = DISPLAY.lock().unwrap_or_else(PoisonError::into_inner);
+    display.shown = None;
+    if let Listener::Terminal(bar) = &mut display.listener {
+        bar.finish_and_clear();
+        *bar = ProgressBar::hidden();
+    }
+}
+
+/// Prints something while no bar is in the way.
+pub(crate) fn aside<T>(print: impl FnOnce() -> T) -> T {
+    let bar = match &DISPLAY.lock().unwrap_or_else(PoisonError::into_inner).listener {
+        Listener::Terminal(bar) => bar.clone(),
+        _ => return print(),
+    };
+    bar.suspend(print)
+}
+
+impl Display {
+    fn show(&mut self, progress: &Progress) {
+        let due = |every| match &self.shown {
+            Some((what, at)) => *what != progress.what || at.elapsed() >= every,
+            None => true,
+        };
+        match &mut self.listener {
+            Listener::Terminal(bar) => {
+                draw(bar, progress);
+                return;
+            }
+            Listener::Client if due(SEND_EVERY) => drop(writeln!(io::stderr().lock(), "{}", progress.line())),
+            Listener::Log if due(LINE_EVERY) => drop(writeln!(io::stderr().lock(), "{progress}")),
+            _ => return,
         }
+        self.shown = Some((progress.what.clone(), Instant::now()));
     }
 }
 
-/// Bytes, rate, time left.
-fn line(what: &str, done: u64, total: u64, taken: Duration) -> String {
-    let rate = done as f64 / taken.as_secs_f64().max(0.001);
-    let mut line = format!("{what} {}", report::bytes(done));
-    if total > 0 {
-        line.push_str(&format!(" of {} ({} %)", report::bytes(total), done.min(total) * 100 / total));
+/// A new piece of work is a new bar, so that its rate is its own.
+fn draw(bar: &mut ProgressBar, progress: &Progress) {
+    if bar.is_hidden() || bar.message() != progress.what {
+        bar.finish_and_clear();
+        *bar = ProgressBar::new_spinner().with_message(progress.what.clone());
     }
-    line.push_str(&format!(", {}/s", report::bytes(rate as u64)));
-    if total > done && rate >= 1.0 {
-        let left = (total - done) as f64 / rate;
-        line.push_str(&format!(", {} left", report::seconds(Duration::from_secs_f64(left.min(1e9)))));
+    if bar.length() != progress.total_bytes {
+        let template = if progress.total_bytes.is_some() { KNOWN } else { UNKNOWN };
+        // A template that does not parse would be a plain bar: no reason to stop the work.
+        bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
+        progress.total_bytes.map_or_else(|| bar.unset_length(), |total| bar.set_length(total));
     }
-    line
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn says_bytes_rate_and_time_left() {
-        assert_eq!(
-            line("saving", 50_000_000, 200_000_000, Duration::from_secs(1)),
-            "saving 50.0 MB of 200.0 MB (25 %), 50.0 MB/s, 3.00 s left"
-        );
-        assert_eq!(line("saving", 999, 0, Duration::from_secs(1)), "saving 999 B, 999 B/s");
-    }
+    bar.set_position(progress.done_bytes);
 }

@@ -8,8 +8,11 @@ use std::{
 
 use stack::{
     failure::{Class, Failure},
+    protocol::{Bytes, Stream},
     settings::{Invalid, LoadError},
 };
+
+use crate::progress;
 
 /// Why a verb ended as it did; the numbers stand in every `--help`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,6 +28,29 @@ pub(crate) enum Exit {
     Nothing = 10,
     Locked = 11,
     Interrupted = 130,
+}
+
+impl Exit {
+    const ALL: [Exit; 11] = [
+        Exit::Done,
+        Exit::Failed,
+        Exit::Settings,
+        Exit::Unreachable,
+        Exit::RolledBack,
+        Exit::Incomplete,
+        Exit::RollbackFailed,
+        Exit::Refused,
+        Exit::Nothing,
+        Exit::Locked,
+        Exit::Interrupted,
+    ];
+}
+
+/// What our own program on a host ended with; a number that is none of ours is a failure.
+impl From<u8> for Exit {
+    fn from(code: u8) -> Self {
+        Exit::ALL.into_iter().find(|exit| *exit as u8 == code).unwrap_or(Exit::Failed)
+    }
 }
 
 impl From<Exit> for ExitCode {
@@ -49,14 +75,33 @@ impl From<Class> for Exit {
 
 /// Writes data to stdout, at once.
 pub(crate) fn data(text: &str) -> io::Result<()> {
-    let mut stdout = io::stdout().lock();
-    stdout.write_all(text.as_bytes())?;
-    stdout.flush()
+    data_bytes(text.as_bytes())
+}
+
+fn data_bytes(bytes: &[u8]) -> io::Result<()> {
+    progress::aside(|| {
+        let mut stdout = io::stdout().lock();
+        stdout.write_all(bytes)?;
+        stdout.flush()
+    })
 }
 
 /// Says a line on stderr. Whoever has closed it does not want to hear.
 pub(crate) fn say(text: &str) {
-    let _ = writeln!(io::stderr().lock(), "{text}");
+    progress::aside(|| {
+        let _ = writeln!(io::stderr().lock(), "{text}");
+    });
+}
+
+/// Hands on what a verb printed on a host, as it came.
+pub(crate) fn pass(stream: Stream, bytes: &Bytes) -> io::Result<()> {
+    match stream {
+        Stream::Out => data_bytes(bytes.as_slice()),
+        Stream::Err => {
+            progress::aside(|| drop(io::stderr().lock().write_all(bytes.as_slice())));
+            Ok(())
+        }
+    }
 }
 
 /// Asks a question on the terminal; anything but a yes is a no.

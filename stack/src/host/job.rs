@@ -14,7 +14,7 @@ use std::{
 use chrono::Utc;
 use serde::{Deserialize, Serialize};
 
-use super::{Host, apply, read_from};
+use super::{Host, apply, read_from, verb};
 use crate::{
     durable,
     failure::{Class, Doing, Failure},
@@ -22,7 +22,7 @@ use crate::{
     layout::Root,
     plan::Plan,
     process::{self, Command},
-    protocol::{Event, Job, JobState, Outcome, Reply},
+    protocol::{Ended, Event, Job, JobState, Outcome},
     release::Contents,
 };
 
@@ -32,10 +32,24 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// Jobs that a host remembers.
 const KEPT: usize = 20;
 
+/// What a job is to do.
 #[derive(Serialize, Deserialize)]
-struct Order {
-    plan: Plan,
-    contents: Contents,
+#[serde(rename_all = "snake_case")]
+pub(super) enum Order {
+    /// Carry out a plan.
+    Apply { plan: Box<Plan>, contents: Contents },
+    /// Run our own program with these words.
+    Run { args: Vec<String> },
+}
+
+impl Order {
+    /// As a person would have typed it.
+    fn verb(&self) -> String {
+        match self {
+            Order::Apply { .. } => "deploy".to_owned(),
+            Order::Run { args } => args.join(" "),
+        }
+    }
 }
 
 /// A line of `events.jsonl`.
@@ -43,16 +57,16 @@ struct Order {
 #[serde(rename_all = "snake_case")]
 enum Line {
     Event(Event),
-    Result(Result<Outcome, Failure>),
+    Result(Result<Ended, Failure>),
 }
 
-/// Starts an apply that needs nobody; answers its name.
-pub(super) fn start(root: &Root, plan: &Plan, contents: &Contents) -> Result<String, Failure> {
+/// Starts work that needs nobody; answers its name.
+pub(super) fn start(root: &Root, order: &Order) -> Result<String, Failure> {
     sweep(root)?;
     let id = format!("{}-{}", Utc::now().format("%Y%m%d-%H%M%S%3f"), std::process::id());
     let folder = root.job(&id);
     fs::create_dir_all(&folder).doing("cannot create", &folder)?;
-    durable::write_json(&folder.join("request.json"), &Order { plan: plan.clone(), contents: contents.clone() })?;
+    durable::write_json(&folder.join("request.json"), order)?;
     let lock_path = folder.join("lock");
     let lock = process::lock_within(&lock_path, Duration::from_secs(1)).doing("cannot lock", &lock_path)?;
     let lock = lock.ok_or_else(|| Failure::new(Class::Locked, format!("job {id} runs already")))?;
@@ -72,8 +86,7 @@ pub(super) fn start(root: &Root, plan: &Plan, contents: &Contents) -> Result<Str
 pub fn run(host: &Host, id: &str) -> Result<(), Failure> {
     process::leave_session();
     let folder = host.root.job(id);
-    let order: Option<Order> = durable::read_json(&folder.join("request.json"))?;
-    let order = order.ok_or_else(|| unknown(id))?;
+    let order = order(&folder)?.ok_or_else(|| unknown(id))?;
     let path = folder.join("events.jsonl");
     let mut events = File::options().create(true).append(true).open(&path).doing("cannot write", &path)?;
     let mut write = |line: &Line| {
@@ -82,18 +95,30 @@ pub fn run(host: &Host, id: &str) -> Result<(), Failure> {
         events.write_all(&text).doing("cannot write", &path)
     };
     let cancelled = folder.join("cancel");
-    let result = apply::apply(host, &order.plan, &order.contents, &mut |event| {
-        write(&Line::Event(event))?;
+    let mut follow = |event| {
+        if event != Event::Idle {
+            write(&Line::Event(event))?;
+        }
         match cancelled.exists() {
             true => Err(Failure::new(Class::Interrupted, "cancelled")),
             false => Ok(()),
         }
-    });
+    };
+    let result = match &order {
+        Order::Apply { plan, contents } => apply::apply(host, plan, contents, &mut follow).map(Ended::Applied),
+        Order::Run { args } => process::held_lock()
+            .doing("cannot hand on", &folder.join("lock"))
+            .and_then(|lock| verb::run(&host.root, args, lock, &mut follow).map(Ended::Ran)),
+    };
     write(&Line::Result(result))
 }
 
+fn order(folder: &Path) -> Result<Option<Order>, Failure> {
+    durable::read_json(&folder.join("request.json"))
+}
+
 /// Tells what a job did and does, from its first event to its end.
-pub(super) fn attach(root: &Root, id: &str, follow: &mut Follow<'_>) -> Result<Reply, Failure> {
+pub(super) fn attach(root: &Root, id: &str, follow: &mut Follow<'_>) -> Result<Ended, Failure> {
     let folder = root.job(id);
     if !folder.exists() {
         return Err(unknown(id));
@@ -113,13 +138,14 @@ pub(super) fn attach(root: &Root, id: &str, follow: &mut Follow<'_>) -> Result<R
             let line: Vec<u8> = partial.drain(..=end).collect();
             match serde_json::from_slice(&line) {
                 Ok(Line::Event(event)) => follow(event)?,
-                Ok(Line::Result(result)) => return result.map(Reply::Applied),
+                Ok(Line::Result(result)) => return result,
                 Err(_) => {}
             }
         }
         if !runs {
+            let verb = order(&folder)?.map(|order| order.verb()).unwrap_or_default();
             return Err(Failure::new(Class::Failed, format!("job {id} was killed"))
-                .hint("`cargo xtask deploy` goes on from what is there"));
+                .hint(format!("`cargo xtask {verb}` goes on from what is there")));
         }
         thread::sleep(LOOK_EVERY);
     }
@@ -151,16 +177,21 @@ fn look(folder: &Path) -> Result<Job, Failure> {
     for line in lines {
         match line {
             Line::Event(Event::Begin { step, .. }) => detail = Some(step.to_string()),
+            Line::Event(Event::Progress(progress)) => detail = Some(progress.to_string()),
             Line::Event(_) => {}
-            Line::Result(Ok(Outcome::Done)) => (state, detail) = (JobState::Done, None),
-            Line::Result(Ok(Outcome::RolledBack { cause, .. } | Outcome::RollbackFailed { cause, .. })) => {
-                (state, detail) = (JobState::Failed, Some(cause.message));
+            Line::Result(Ok(Ended::Applied(Outcome::Done) | Ended::Ran(0))) => (state, detail) = (JobState::Done, None),
+            Line::Result(Ok(Ended::Ran(code))) => {
+                (state, detail) = (JobState::Failed, Some(format!("exit code {code}")))
             }
+            Line::Result(Ok(Ended::Applied(
+                Outcome::RolledBack { cause, .. } | Outcome::RollbackFailed { cause, .. },
+            ))) => (state, detail) = (JobState::Failed, Some(cause.message)),
             Line::Result(Err(failure)) => (state, detail) = (JobState::Failed, Some(failure.message)),
         }
     }
     let id = folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-    Ok(Job { id, state, detail })
+    let verb = order(folder)?.map(|order| order.verb()).unwrap_or_default();
+    Ok(Job { id, verb, state, detail })
 }
 
 fn folders(root: &Root) -> Result<Vec<PathBuf>, Failure> {

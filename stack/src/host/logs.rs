@@ -47,8 +47,7 @@ pub(super) fn logs(root: &Root, query: &LogQuery, follow: &mut Follow<'_>) -> Re
         for tail in &mut tails {
             tail.send_new(follow).or_else(|error| error.or_failure(tail.component))?;
         }
-        // Also the moment in which whoever follows can say that it is enough.
-        follow(Event::Waiting { detail: "more lines".to_owned() })?;
+        follow(Event::Idle)?;
         thread::sleep(LOOK_EVERY);
     }
 }

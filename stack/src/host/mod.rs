@@ -12,6 +12,7 @@ mod observe;
 mod port;
 mod secrets;
 mod serve;
+mod verb;
 
 pub use job::run as run_job;
 pub use serve::serve;
@@ -19,7 +20,7 @@ pub use serve::serve;
 use std::{
     fs::{self, File},
     io::{Read, Seek, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
 };
@@ -30,7 +31,7 @@ use crate::{
     failure::{Class, Doing, Failure},
     layout::Root,
     process,
-    protocol::{Event, Reply, Request},
+    protocol::{Ended, Event, Reply, Request},
 };
 
 /// Between two looks at the supervisor's status file.
@@ -59,7 +60,13 @@ impl Host {
     pub fn answer(&self, request: Request, follow: &mut Follow<'_>) -> Result<Reply, Failure> {
         match request {
             Request::Observe(question) => Ok(Reply::Observed(Box::new(observe::observe(&self.root, &question)?))),
-            Request::Apply { plan, contents } => Ok(Reply::Applied(apply::apply(self, &plan, &contents, follow)?)),
+            Request::Apply { plan, contents } => {
+                apply::apply(self, &plan, &contents, follow).map(|outcome| Reply::Ended(Ended::Applied(outcome)))
+            }
+            Request::Run { args, .. } => {
+                let nothing = File::open("/dev/null").doing("cannot open", Path::new("/dev/null"))?;
+                verb::run(&self.root, &args, nothing, follow).map(|code| Reply::Ended(Ended::Ran(code)))
+            }
             Request::Control { action, components } => {
                 control::control(&self.root, action, &components, follow).map(|()| Reply::Done)
             }
@@ -68,7 +75,7 @@ impl Host {
             Request::SetSecret { name, value } => secrets::set(&self.root, &name, &value).map(|()| Reply::Done),
             Request::RemoveSecret { name } => secrets::remove(&self.root, &name).map(|()| Reply::Done),
             Request::Jobs => Ok(Reply::Jobs(job::list(&self.root)?)),
-            Request::Attach { job } => job::attach(&self.root, &job, follow),
+            Request::Attach { job } => job::attach(&self.root, &job, follow).map(Reply::Ended),
             Request::Cancel { job } => job::cancel(&self.root, &job).map(|()| Reply::Done),
             Request::Uninstall { data } => control::uninstall(&self.root, data, follow).map(|()| Reply::Done),
         }

@@ -5,10 +5,14 @@
 
 use std::io::{self, BufRead, Write};
 
-use super::{Host, job};
+use super::{
+    Follow, Host,
+    job::{self, Order},
+};
 use crate::{
     failure::{Class, Failure},
-    protocol::{Event, PROTOCOL, Request},
+    layout::Root,
+    protocol::{Event, PROTOCOL, Reply, Request},
     ssh::{Frame, Hello},
 };
 
@@ -31,8 +35,9 @@ pub fn serve(host: &Host, nonce: &str, input: impl BufRead, mut output: impl Wri
         let answer = match serde_json::from_str(&line?) {
             // A change goes on without us; everything else is for the one who asks.
             Ok(Request::Apply { plan, contents }) => {
-                job::start(&host.root, &plan, &contents).and_then(|id| job::attach(&host.root, &id, &mut follow))
+                start_and_follow(&host.root, &Order::Apply { plan, contents }, &mut follow)
             }
+            Ok(Request::Run { args, as_job: true }) => start_and_follow(&host.root, &Order::Run { args }, &mut follow),
             Ok(request) => host.answer(request, &mut follow),
             Err(error) => {
                 Err(Failure::new(Class::Unreachable, "the host does not understand the request").because(&error))
@@ -42,6 +47,11 @@ pub fn serve(host: &Host, nonce: &str, input: impl BufRead, mut output: impl Wri
         write_line(&mut output, &Frame::End { nonce: nonce.to_owned(), answer })?;
     }
     Ok(())
+}
+
+fn start_and_follow(root: &Root, order: &Order, follow: &mut Follow<'_>) -> Result<Reply, Failure> {
+    let id = job::start(root, order)?;
+    job::attach(root, &id, follow).map(Reply::Ended)
 }
 
 fn write_line(output: &mut impl Write, value: &impl serde::Serialize) -> io::Result<()> {

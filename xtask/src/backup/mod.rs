@@ -21,6 +21,7 @@ use crate::{
     cli::{self, BackupVerb},
     report::Exit,
     session::{Interrupt, Need, Session},
+    there::{self, As},
 };
 
 /// What every verb begins with.
@@ -39,7 +40,10 @@ pub(crate) fn run(settings: Option<&Path>, args: cli::Backup) -> Result<Exit> {
     let repository = args.repository.as_deref();
     let found = match &args.source_dir {
         Some(folder) => of_folder(repository, Some(folder))?,
-        None => find(settings, repository)?,
+        None => match find(settings, repository)? {
+            Place::Here(found) => *found,
+            Place::There(session) => return there::run(*session, how(&args)),
+        },
     };
     match args.verb {
         None => save::run(found, &args),
@@ -59,30 +63,42 @@ pub(crate) fn run(settings: Option<&Path>, args: cli::Backup) -> Result<Exit> {
     }
 }
 
+/// What only looks is worth no job.
+fn how(args: &cli::Backup) -> As {
+    match args.verb {
+        Some(BackupVerb::List { .. } | BackupVerb::Show { .. } | BackupVerb::Diff { .. }) => As::Question,
+        None if args.dry_run => As::Question,
+        _ => As::Job,
+    }
+}
+
+/// Where the stack is.
+enum Place {
+    Here(Box<Found>),
+    There(Box<Session>),
+}
+
 /// A repository and, if there is one here, the stack.
-fn find(settings: Option<&Path>, repository: Option<&Path>) -> Result<Found> {
+fn find(settings: Option<&Path>, repository: Option<&Path>) -> Result<Place> {
     let mut session = match Session::open(settings, Need::Any) {
         // Whoever names a repository may be anywhere: on a new machine with nothing but the disk.
         Err(error) if repository.is_some() && settings.is_none() && is_of(&error, Class::Settings) => {
-            return of_folder(repository, None);
+            return of_folder(repository, None).map(Box::new).map(Place::Here);
         }
         session => session?,
     };
     if !session.is_here {
-        let host = session.host();
-        return Err(Failure::new(Class::Refused, format!("the backup of {host} is made on {host}"))
-            .hint(format!("run it there: ssh {host} frontier-llm-stack/bin/xtask backup"))
-            .into());
+        return Ok(Place::There(Box::new(session)));
     }
     let observed = session.client.observe(Question::default())?;
     let backup = Backup::of_stack(&session.settings, &observed, &session.folder, repository)?;
-    Ok(Found {
+    Ok(Place::Here(Box::new(Found {
         backup,
         is_deployed: observed.current.is_some(),
         interrupt: session.interrupt,
         settings: session.settings.backup,
         backups: observed.backups,
-    })
+    })))
 }
 
 fn of_folder(repository: Option<&Path>, folder: Option<&Path>) -> Result<Found> {

@@ -19,7 +19,7 @@ use crate::stage::copy;
 const HOSTILE: [&str; 6] = ["two words", "", "it's \"quoted\"", "$HOME `id`", "*", "back\\slash\nnewline"];
 
 /// What is called, and the argv that the verb then sees.
-const HANDED_OVER: [(&str, &[&str], &[&str]); 25] = [
+const HANDED_OVER: [(&str, &[&str], &[&str]); 26] = [
     ("start.sh", &[], &["deploy"]),
     ("stop.sh", &[], &["stop"]),
     ("logs.sh", &[], &["logs", "--follow", "ollama"]),
@@ -44,6 +44,7 @@ const HANDED_OVER: [(&str, &[&str], &[&str]); 25] = [
     ("scripts/testing/test-integration.sh", &["monitoring"], &["verify"]),
     ("scripts/testing/test-integration.sh", &["quick"], &["verify"]),
     ("scripts/testing/test-integration.sh", &["quick", "--json"], &["verify", "--json"]),
+    ("scripts/backup/backup-llm-stack.sh", &["--dry-run"], &["backup", "--dry-run"]),
     ("xtask.sh", &["status", "--json"], &["status", "--json"]),
 ];
 

@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod backup;
 mod cli;
 mod crash;
 mod deploy;
@@ -12,6 +13,7 @@ mod disk;
 mod job;
 mod legacy;
 mod logs;
+mod mac;
 mod port;
 mod readme;
 mod release;

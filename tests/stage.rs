@@ -378,6 +378,15 @@ impl Stage {
         fs::set_permissions(self.path(&format!("bin/{name}")), fs::Permissions::from_mode(0o755)).unwrap();
     }
 
+    /// Puts a shell script of this name first on PATH.
+    pub(crate) fn script(&self, name: &str, text: &str) {
+        let draft = format!("draft-{name}");
+        self.write(&draft, &format!("#!/bin/sh\n{text}\n"));
+        fs::set_permissions(self.path(&draft), fs::Permissions::from_mode(0o755)).unwrap();
+        fs::create_dir_all(self.path("bin")).unwrap();
+        copy(&self.path(&draft), &self.path(&format!("bin/{name}")));
+    }
+
     /// A command in this stage's folder that knows of nothing outside of it.
     fn command(&self, program: &Path) -> Command {
         let mut command = Command::new(program);

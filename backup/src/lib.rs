@@ -5,6 +5,7 @@
 //! away what one names.
 
 mod check;
+mod diff;
 mod digest;
 pub mod disk;
 mod estimate;
@@ -24,16 +25,18 @@ pub mod source;
 mod states;
 mod tree;
 mod verify;
+mod watch;
 mod write;
 
-pub use digest::{Digest, NotADigest, SEGMENT};
+pub use diff::{Change, Changed};
+pub use digest::{Digest, HashingReader, NotADigest, SEGMENT};
 pub use estimate::{Estimate, EstimatedSource};
 pub use failure::StoreError;
 pub use index::Index;
 pub use keep::KeepPolicy;
 pub use prune::{PruneError, PrunePlan};
 pub use repository::Repository;
-pub use restore::{RestoreError, RestoreOptions, Restored};
+pub use restore::{RestoreError, RestoreOptions, RestorePlan, Restored};
 pub use save::{SaveOptions, Saved};
 pub use snapshot::{Problem, SavedSource, Snapshot};
 pub use tree::{Entry, Kind, escape, unescape};

@@ -56,7 +56,7 @@ impl Snapshot {
         bytes.push(b'\n');
         let hash = Digest::of(&bytes).to_string();
         bytes.extend(format!("sha256 {hash}\n").as_bytes());
-        Ok((format!("{}-{}", self.time.format("%Y%m%dT%H%M%SZ"), &hash[..8]), bytes))
+        Ok((format!("{}-{}", self.time.format("%Y%m%dT%H%M%S%.3fZ"), &hash[..8]), bytes))
     }
 
     pub(crate) fn read(path: &str, bytes: &[u8]) -> Result<Self, StoreError> {

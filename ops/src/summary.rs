@@ -2,13 +2,14 @@
 
 use serde::Serialize;
 use stack::{
+    backup::Run,
     component::{Component, Runtime},
     observed::{Observed, State},
     release::{Release, ReleaseId},
 };
 
 /// The shape of `status --json`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Summary {
     /// How the host is called.
     pub host: String,
@@ -18,6 +19,12 @@ pub struct Summary {
     pub release: Option<ReleaseId>,
     /// In reading order.
     pub components: Vec<Part>,
+    /// How the last backup went, if there was one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backup: Option<Run>,
+    /// The same, the last drill and the schedule, in words.
+    #[serde(skip)]
+    pub backup_words: Option<String>,
 }
 
 /// One component.
@@ -46,6 +53,8 @@ impl Summary {
             runtime: release.map(|release| release.content.runtime),
             release: observed.current.clone(),
             components,
+            backup: observed.backups.last.clone(),
+            backup_words: observed.backups.words(),
         }
     }
 

@@ -9,10 +9,12 @@ use std::{
     time::{Duration, Instant},
 };
 
+use chrono::Utc;
 use reqwest::blocking::Client;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use stack::{
+    backup::Backups,
     component::Component,
     observed::{Observed, State},
 };
@@ -96,6 +98,7 @@ pub fn verify(observed: &Observed, model: &str, mut tell: impl FnMut(&Check)) ->
         stack.moved(before)
     });
     ask("Prometheus scrapes the gateway".to_owned(), &mut || stack.scraped());
+    ask("the last backup is whole".to_owned(), &mut || backed_up(&observed.backups));
     checks
 }
 
@@ -106,6 +109,14 @@ fn healthy(part: &Part) -> Finding {
         State::Absent => Err(Miss::Skip(detail)),
         State::Starting => Err(Miss::Fail(format!("it is still starting {detail}").trim_end().to_owned())),
         State::Stopped | State::Unhealthy => Err(Miss::Fail(detail)),
+    }
+}
+
+fn backed_up(backups: &Backups) -> Finding {
+    match (backups.fault(Utc::now()), backups.words()) {
+        (Some(fault), _) => Err(Miss::Fail(fault)),
+        (None, Some(words)) => Ok(words),
+        (None, None) => Err(Miss::Skip("there is none yet; `cargo xtask backup` makes one".to_owned())),
     }
 }
 

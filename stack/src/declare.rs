@@ -53,6 +53,7 @@ pub fn question(settings: &Settings) -> Question {
         ports: wanted_ports(settings).into_iter().collect(),
         programs: PROGRAMS.iter().map(|names| names.iter().map(|name| (*name).to_owned()).collect()).collect(),
         contents: false,
+        facts: None,
     }
 }
 
@@ -196,6 +197,8 @@ impl Host<'_> {
             format!("--web.listen-address={}", self.listen(Component::Prometheus)),
             // Reload by POST: it answers only once the new rules are in force. Loopback only.
             "--web.enable-lifecycle".to_owned(),
+            // For the backup, which asks it for a snapshot. Loopback only: the edge passes no admin endpoint.
+            "--web.enable-admin-api".to_owned(),
         ];
         let mut service = self.service(Component::Prometheus, program, args, "/-/ready");
         service.reads = vec!["prometheus/".to_owned()];
@@ -204,7 +207,10 @@ impl Host<'_> {
     }
 
     fn node_exporter(&self, program: PathBuf) -> Service {
-        let args = vec![format!("--web.listen-address={}", self.listen(Component::NodeExporter))];
+        let args = vec![
+            format!("--web.listen-address={}", self.listen(Component::NodeExporter)),
+            format!("--collector.textfile.directory={}", self.root.textfile().display()),
+        ];
         self.service(Component::NodeExporter, program, args, "/")
     }
 

@@ -1,8 +1,19 @@
 //! Where everything of ours lives on a host. Nothing else in the program spells these names.
 
-use std::path::{Path, PathBuf};
+use std::{
+    env,
+    path::{Path, PathBuf},
+};
 
 use crate::{component::Component, release::ReleaseId};
+
+/// A path in which a leading `~` stands for the home folder on this machine; `None`: nobody knows which that is.
+pub fn expand(path: &Path) -> Option<PathBuf> {
+    match path.strip_prefix("~") {
+        Ok(below) => Some(env::home_dir()?.join(below)),
+        Err(_) => Some(path.to_owned()),
+    }
+}
 
 /// The folder that holds the whole stack on a host; an absolute path.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -100,7 +111,8 @@ impl Root {
         self.state().join(format!("run/{component}.json"))
     }
 
-    pub(crate) fn logs(&self) -> PathBuf {
+    /// What components and scheduled runs printed.
+    pub fn logs(&self) -> PathBuf {
         self.0.join("logs")
     }
 
@@ -119,12 +131,22 @@ impl Root {
         self.0.join("data")
     }
 
+    /// How backups went.
+    pub(crate) fn backups(&self) -> PathBuf {
+        self.state().join("backup.json")
+    }
+
+    /// What node_exporter reads beside what it measures itself.
+    pub fn textfile(&self) -> PathBuf {
+        self.data().join("textfile")
+    }
+
     pub(crate) fn jobs(&self) -> PathBuf {
         self.state().join("jobs")
     }
 
     /// Values that only their owner can read.
-    pub(crate) fn secrets(&self) -> PathBuf {
+    pub fn secrets(&self) -> PathBuf {
         self.state().join("secrets")
     }
 
@@ -134,7 +156,8 @@ impl Root {
     }
 
     /// The folders that must exist before anything else.
-    pub(crate) fn skeleton(&self) -> [PathBuf; 6] {
-        [self.bin(), self.releases(), self.state(), self.state().join("run"), self.logs(), self.data()]
+    pub(crate) fn skeleton(&self) -> [PathBuf; 7] {
+        let (run, textfile) = (self.state().join("run"), self.textfile());
+        [self.bin(), self.releases(), self.state(), run, self.logs(), self.data(), textfile]
     }
 }

@@ -4,12 +4,14 @@
 //! with a journal, a health gate and a way back. Invariant: nothing here prints, and only `process` starts programs.
 
 pub mod addition;
+pub mod backup;
 pub mod component;
 pub mod declare;
 mod durable;
 pub mod failure;
 pub mod host;
 pub mod layout;
+pub mod machine;
 pub mod observed;
 pub mod plan;
 pub mod process;

@@ -11,7 +11,9 @@ use chrono::{DateTime, Utc};
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    backup::Backups,
     component::Component,
+    machine::Machine,
     process::Identity,
     release::{Contents, Release, ReleaseId},
 };
@@ -25,6 +27,9 @@ pub struct Question {
     pub programs: BTreeSet<Vec<String>>,
     /// Whether the current release's files are to be sent along, for a diff.
     pub contents: bool,
+    /// What is the machine? Asked with the folder of the models, which may begin with `~`.
+    #[serde(default)]
+    pub facts: Option<PathBuf>,
 }
 
 /// The answer.
@@ -56,12 +61,17 @@ pub struct Observed {
     pub desired: Desired,
     /// The components that have a process, or had one when the supervisor last looked.
     pub components: BTreeMap<Component, Running>,
+    /// How backups went.
+    pub backups: Backups,
     /// Answers by the component that asked.
     pub ports: BTreeMap<Component, PortFact>,
     /// Answers by the program's first name; `None`: not found.
     pub programs: BTreeMap<String, Option<PathBuf>>,
     /// The current release's files, if asked for.
     pub contents: Contents,
+    /// The machine, if asked for.
+    #[serde(default)]
+    pub facts: Option<Machine>,
 }
 
 impl Observed {

@@ -42,6 +42,9 @@ const TOOL_FOLDERS: [&str; 8] = [
 /// Variables that a component takes from us; everything else it is given by name.
 const KEPT_VARIABLES: [&str; 6] = ["HOME", "LANG", "LOGNAME", "PATH", "TMPDIR", "USER"];
 
+/// The slowest of the tools that only tell something, macOS' `system_profiler`, takes a second or two.
+const ASK_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// What to run, as data.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Command {
@@ -95,6 +98,51 @@ pub(crate) fn run(command: &Command, lock: &File, timeout: Duration) -> io::Resu
         None => {
             handle.kill()?;
             Err(io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {} s", timeout.as_secs())))
+        }
+    }
+}
+
+/// What a command answered.
+#[derive(Debug)]
+pub struct Answer {
+    /// Whether it ended with status 0.
+    pub success: bool,
+    /// What it printed.
+    pub stdout: String,
+    /// What it complained about, without the last line's end.
+    pub stderr: String,
+}
+
+/// Runs a command that answers soon, with `input` on its standard input.
+pub fn ask(command: &Command, input: &str) -> io::Result<Answer> {
+    let output = expression(command).stdin_bytes(input).stdout_capture().stderr_capture().unchecked().run()?;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    Ok(Answer {
+        success: output.status.success(),
+        stdout: text(&output.stdout),
+        stderr: text(&output.stderr).trim_end().to_owned(),
+    })
+}
+
+/// Starts a command whose output is read as it comes. At the output's end, a command that failed is an error; dropped
+/// before, it is ended.
+pub fn stream(command: &Command) -> io::Result<impl Read + Send + use<>> {
+    expression(command).stdin_null().stderr_null().reader()
+}
+
+fn expression(command: &Command) -> duct::Expression {
+    let expression = duct::cmd(&command.program, &command.args);
+    command.env.iter().fold(expression, |it, (name, value)| it.env(name, value))
+}
+
+/// What a system's own tool answers; `None` if it is not there, fails, or takes too long.
+pub(crate) fn look_up(name: &str, args: &[&str]) -> Option<String> {
+    let handle = duct::cmd(find(name)?, args).stdin_null().stderr_null().stdout_capture().unchecked().start().ok()?;
+    match handle.wait_timeout(ASK_TIMEOUT) {
+        Ok(Some(done)) => done.status.success().then(|| String::from_utf8_lossy(&done.stdout).into_owned()),
+        _ => {
+            let _ = handle.kill();
+            None
         }
     }
 }
@@ -167,7 +215,7 @@ pub(crate) fn leave_session() {
 }
 
 /// Finds a program on PATH or where tools are put.
-pub(crate) fn find(name: &str) -> Option<PathBuf> {
+pub fn find(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     env::split_paths(&path)
         .chain(TOOL_FOLDERS.iter().map(PathBuf::from))
@@ -335,8 +383,8 @@ pub(crate) fn last_words(log: &Path) -> Option<String> {
     tail.lines().rev().map(str::trim).find(|line| !line.is_empty()).map(str::to_owned)
 }
 
-/// What `uname` says: `s` the system, `m` the machine. Asked through PATH, so that a host can be another in tests.
-pub(crate) fn uname(what: char) -> io::Result<String> {
+/// What `uname` says: `s` the system, `m` the machine, `n` its name. Asked through PATH, so that a host can be another in tests.
+pub fn uname(what: char) -> io::Result<String> {
     let flag = format!("-{what}");
     duct::cmd!("uname", flag).stderr_null().read()
 }

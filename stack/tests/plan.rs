@@ -36,11 +36,13 @@ fn bare() -> Observed {
         history: Vec::new(),
         interrupted: None,
         supervisor: None,
+        backups: Default::default(),
         desired: Desired::default(),
         components: BTreeMap::new(),
         ports: question(&Settings::sandbox()).ports.into_iter().map(|(it, wanted)| (it, free(wanted))).collect(),
         programs: programs.iter().map(|name| (name.to_string(), Some(format!("/usr/bin/{name}").into()))).collect(),
         contents: Contents::new(),
+        facts: None,
     }
 }
 

@@ -42,6 +42,8 @@ pub(crate) struct Cli {
 pub(crate) enum Verb {
     /// Write a first stack.toml
     Init(Init),
+    /// Judge the machine before anything is put on it
+    Preflight(Preflight),
     /// Bring the host to what stack.toml declares
     Deploy(Deploy),
     /// Show what runs, where, and how it is
@@ -58,6 +60,8 @@ pub(crate) enum Verb {
     Rollback(Rollback),
     /// Prove that the stack works: every component, a model's answer, metrics
     Verify(Verify),
+    /// Save the stack, and bring it back
+    Backup(Backup),
     /// Stop the stack and remove it from the host; data stays unless asked
     Uninstall(Uninstall),
     /// Keep values on the host that nobody else is to see
@@ -90,6 +94,13 @@ pub(crate) struct Init {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct Preflight {
+    /// {"checks":[{"name","result":"pass|warn|fail","detail","fix"?}]}
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct Deploy {
     /// Show the plan and what would change in files, and stop
     #[arg(long)]
@@ -105,7 +116,8 @@ pub(crate) struct Deploy {
 
 #[derive(Debug, Args)]
 pub(crate) struct Status {
-    /// {"host","runtime","release","components":[{"name","state","url"?,"detail"?}]}
+    /// {"host","runtime","release","components":[{"name","state","url"?,"detail"?}],
+    /// "backup":{"began","seconds","result":"done|incomplete|failed","snapshot"?,"bytes","bytes_written","detail"?}?}
     #[arg(long)]
     pub(crate) json: bool,
     /// Show it again whenever it changes, until Ctrl-C
@@ -151,6 +163,155 @@ pub(crate) struct Verify {
     /// Write the checks as JUnit XML, for CI
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) junit: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, disable_help_subcommand = true)]
+pub(crate) struct Backup {
+    #[command(subcommand)]
+    pub(crate) verb: Option<BackupVerb>,
+    /// The folder that holds the snapshots [default: backup.repository in stack.toml]
+    #[arg(long, global = true, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) repository: Option<PathBuf>,
+    /// Save this folder instead of the stack
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, requires = "repository")]
+    pub(crate) source_dir: Option<PathBuf>,
+    /// Show what would be saved and pruned, and whether it could be; reads no contents, writes nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Only this source: models, prometheus, grafana, agents, settings, secrets, or a folder of backup.folders
+    #[arg(long, value_name = "NAME")]
+    pub(crate) source: Option<String>,
+    /// What you call the snapshot
+    #[arg(long)]
+    pub(crate) tag: Option<String>,
+    /// Write to a network file system, which may lose what it said it has
+    #[arg(long)]
+    pub(crate) network: bool,
+    /// Begin a repository anew where the last one has gone for good
+    #[arg(long)]
+    pub(crate) new: bool,
+    /// {"snapshot","files","bytes","bytes_read","bytes_written","seconds","incomplete":[{"source","path","reason"}]}; with
+    /// --dry-run {"repository","exists","free_bytes","sources":[{"name","files","bytes","new_files","new_bytes"}],
+    /// "incomplete","prune":{"keep","forget","files","bytes"}?}
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BackupVerb {
+    /// Show the snapshots, the oldest first
+    List {
+        /// [{"id","time","host","tag"?,"files","bytes","incomplete","verified"}]
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show a snapshot: its sources, what it lacks, what is in it
+    Show {
+        /// How its id begins, or latest
+        id: String,
+        /// Every file, too
+        #[arg(long)]
+        files: bool,
+        /// {"id","time","host","tag"?,"sources":{NAME:{"tree","files","bytes"}},"incomplete"?,"entries"?:{NAME:[…]}}
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show what differs between two snapshots
+    Diff {
+        /// The one before
+        first: String,
+        /// The one after
+        second: String,
+        /// [{"source","path","change":"added|removed|content|attributes","size"}]
+        #[arg(long)]
+        json: bool,
+    },
+    /// Read the repository; what is damaged is named, and saved anew by the next backup
+    Verify {
+        /// How much of the data: all, a part such as 2/7, a percentage such as 5%, or 0
+        #[arg(long, value_name = "HOW_MUCH", default_value = "all", value_parser = ops::backup::parse_reading)]
+        read: ::backup::Reading,
+        /// Stop reading after so long, as in 30m
+        #[arg(long, value_name = "TIME", value_parser = value::period)]
+        max_duration: Option<std::time::Duration>,
+        /// {"snapshots","units","bytes_read","finished","damage":[{"path","object"?,"ranges","what","snapshots"}]}
+        #[arg(long)]
+        json: bool,
+    },
+    /// Bring a snapshot back, to a folder or in place
+    Restore {
+        /// How its id begins, or latest
+        id: String,
+        /// Only this source of it
+        #[arg(long, value_name = "NAME")]
+        source: Option<String>,
+        /// Only what matches: `*` within a part of a path, `**` over parts, without a `/` at any depth
+        #[arg(long, value_name = "GLOB")]
+        path: Option<String>,
+        /// Below this folder, each source in one of its own; without it, in place
+        #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+        to: Option<PathBuf>,
+        /// Show what would be written, and stop
+        #[arg(long)]
+        dry_run: bool,
+        /// In place: write over what is there
+        #[arg(long, short)]
+        yes: bool,
+        /// {"snapshot","files","bytes","unchanged","seconds","failed":[{"source","path","reason"}]}
+        #[arg(long)]
+        json: bool,
+    },
+    /// Restore a snapshot to a temporary place, read it all back, and remember how that went
+    Drill {
+        /// How its id begins, or latest
+        #[arg(default_value = "latest")]
+        id: String,
+        /// Only this source of it
+        #[arg(long, value_name = "NAME")]
+        source: Option<String>,
+        /// As restore does
+        #[arg(long)]
+        json: bool,
+    },
+    /// Forget the snapshots that the policy does not keep, and what only they hold
+    Prune {
+        /// Show what would go, and stop
+        #[arg(long)]
+        dry_run: bool,
+        /// These go, too, whatever the policy says, and even if they cannot be read
+        #[arg(long, value_name = "ID", conflicts_with = "dry_run")]
+        forget: Vec<String>,
+        /// {"keep":["ID"],"forget":["ID"],"files","bytes"}
+        #[arg(long)]
+        json: bool,
+    },
+    /// Write one model to a file, for a machine without internet
+    Export {
+        /// As Ollama names it
+        #[arg(value_parser = value::model)]
+        model: String,
+        /// A file that is not there yet
+        #[arg(value_hint = ValueHint::FilePath)]
+        file: PathBuf,
+    },
+    /// Have the host back up each day, prune, and hold a drill each Sunday
+    Schedule {
+        /// On the host's clock [default: backup.at in stack.toml]
+        #[arg(long, value_name = "HH:MM", value_parser = stack::settings::time_of_day)]
+        at: Option<stack::settings::TimeOfDay>,
+        /// No longer
+        #[arg(long, conflicts_with = "at")]
+        remove: bool,
+        /// {"by":"launchd|systemd|cron","next","next_drill"?,"last"?}
+        #[arg(long)]
+        json: bool,
+    },
+    /// Take models from such a file, every digest checked
+    Import {
+        #[arg(value_hint = ValueHint::FilePath)]
+        file: PathBuf,
+    },
 }
 
 #[derive(Debug, Args)]

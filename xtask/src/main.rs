@@ -1,5 +1,6 @@
 //! The command line: parse, call one library, report. Nothing else prints.
 
+mod backup;
 mod cli;
 mod control;
 mod deploy;
@@ -8,6 +9,7 @@ mod host;
 mod init;
 mod job;
 mod logs;
+mod preflight;
 mod program;
 mod progress;
 mod report;
@@ -32,6 +34,7 @@ fn main() -> ExitCode {
     let settings = cli.settings.as_deref();
     let done = match cli.verb {
         Verb::Init(args) => init::run(settings, &args),
+        Verb::Preflight(args) => preflight::run(settings, &args),
         Verb::Deploy(args) => deploy::run(settings, &args),
         Verb::Status(args) => status::run(settings, &args),
         Verb::Logs(args) => logs::run(settings, &args),
@@ -40,6 +43,7 @@ fn main() -> ExitCode {
         Verb::Restart(args) => control::run(settings, Action::Restart, &args),
         Verb::Rollback(args) => deploy::roll_back(settings, &args),
         Verb::Verify(args) => verify::run(settings, &args),
+        Verb::Backup(args) => backup::run(settings, args),
         Verb::Uninstall(args) => uninstall::run(settings, &args),
         Verb::Secret(verb) => secret::run(settings, verb),
         Verb::Job(verb) => job::run(settings, verb),

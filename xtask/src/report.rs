@@ -22,6 +22,7 @@ pub(crate) enum Exit {
     Settings = 2,
     Unreachable = 3,
     RolledBack = 4,
+    Incomplete = 5,
     RollbackFailed = 6,
     Refused = 7,
     Nothing = 10,
@@ -30,12 +31,13 @@ pub(crate) enum Exit {
 }
 
 impl Exit {
-    const ALL: [Exit; 10] = [
+    const ALL: [Exit; 11] = [
         Exit::Done,
         Exit::Failed,
         Exit::Settings,
         Exit::Unreachable,
         Exit::RolledBack,
+        Exit::Incomplete,
         Exit::RollbackFailed,
         Exit::Refused,
         Exit::Nothing,
@@ -119,6 +121,18 @@ pub(crate) fn colour() -> bool {
 pub(crate) fn seconds(duration: Duration) -> String {
     let seconds = duration.as_secs_f64();
     if seconds < 10.0 { format!("{seconds:.2} s") } else { format!("{seconds:.1} s") }
+}
+
+/// `512 B`, `4.2 MB`: decimal, as disks and models are sold.
+pub(crate) fn bytes(bytes: u64) -> String {
+    let units = ["kB", "MB", "GB", "TB"];
+    let mut value = bytes as f64 / 1000.0;
+    let mut at = 0;
+    while value >= 999.95 && at + 1 < units.len() {
+        value /= 1000.0;
+        at += 1;
+    }
+    if bytes < 1000 { format!("{bytes} B") } else { format!("{value:.1} {}", units[at]) }
 }
 
 /// Prints an error with everything below it, and picks the exit code.

@@ -16,7 +16,7 @@ use stack::{
     component::Runtime,
     failure::{Class, Failure},
     host::Host,
-    layout::Root,
+    layout::{self, Root},
     release::Contents,
     settings::{LoadError, RuntimeChoice, Settings},
     ssh::{self, Ssh},
@@ -117,7 +117,7 @@ fn with_hint(error: LoadError) -> anyhow::Error {
 pub(crate) struct Interrupt(Arc<AtomicBool>);
 
 impl Interrupt {
-    fn listen() -> Result<Self> {
+    pub(crate) fn listen() -> Result<Self> {
         let asked = Arc::new(AtomicBool::new(false));
         flag::register_conditional_shutdown(SIGINT, 130, Arc::clone(&asked)).context("cannot listen for Ctrl-C")?;
         flag::register(SIGINT, Arc::clone(&asked)).context("cannot listen for Ctrl-C")?;
@@ -182,8 +182,5 @@ fn local_root(settings: &Settings, folder: &Path) -> Result<PathBuf> {
 }
 
 fn expand(path: &Path) -> Result<PathBuf> {
-    match path.strip_prefix("~") {
-        Ok(below) => Ok(env::home_dir().context("cannot find your home folder: HOME is not set")?.join(below)),
-        Err(_) => Ok(path.to_owned()),
-    }
+    layout::expand(path).context("cannot find your home folder: HOME is not set")
 }

@@ -8,6 +8,7 @@ mod control;
 mod job;
 mod journal;
 mod logs;
+mod machine;
 mod observe;
 mod port;
 mod secrets;

@@ -8,8 +8,9 @@ use std::{
 
 use walkdir::WalkDir;
 
-use super::{journal, port};
+use super::{journal, machine, port};
 use crate::{
+    backup::Backups,
     component::Component,
     durable,
     failure::{Doing, Failure},
@@ -27,8 +28,10 @@ pub(super) fn observe(root: &Root, question: &Question) -> Result<Observed, Fail
     let manifest = current.as_ref().and_then(|id| releases.iter().find(|release| release.id == *id));
     let desired: Desired = durable::read_json(&root.desired())?.unwrap_or_default();
     let components = components(root)?;
+    let system = process::uname('s').doing("cannot run", Path::new("uname"))?;
     Ok(Observed {
-        system: process::uname('s').doing("cannot run", Path::new("uname"))?,
+        facts: question.facts.as_ref().map(|models| machine::machine(&system, root, models)),
+        system,
         machine: process::uname('m').doing("cannot run", Path::new("uname"))?,
         root: root.path().to_owned(),
         program: read_text(&root.program_id())?.filter(|_| root.program().exists()),
@@ -38,6 +41,7 @@ pub(super) fn observe(root: &Root, question: &Question) -> Result<Observed, Fail
         history: durable::read_json(&root.history())?.unwrap_or_default(),
         interrupted: journal::interrupted(&root.journal()).doing("cannot read", &root.journal())?,
         supervisor: supervisor(root)?,
+        backups: Backups::read(root)?,
         programs: question.programs.iter().filter_map(|names| Some((names.first()?.clone(), find(names)))).collect(),
         current,
         releases,

@@ -3,6 +3,7 @@
 //! Two shapes on purpose. `read` walks the file with its spans and collects every fault; [`Settings`] is what is left
 //! when there is none: typed, complete, without spans. Invariant: a `Settings` value is valid.
 
+mod backup;
 mod env;
 mod fault;
 mod new;
@@ -20,6 +21,7 @@ use std::{
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 pub use self::{
+    backup::{Backup, BackupSource, Keep, TimeOfDay, time_of_day},
     env::{EnvFile, Note},
     fault::{Fault, Invalid, LoadError},
     new::{New, render},
@@ -46,6 +48,8 @@ pub struct Settings {
     pub monitoring: Monitoring,
     /// Container images by component, each with a tag or a digest.
     pub images: BTreeMap<Component, Image>,
+    /// What is saved, where to, when, and for how long.
+    pub backup: Backup,
     /// How fast the stand-in engine pretends to be.
     pub sandbox: Sandbox,
 }
@@ -96,6 +100,7 @@ impl Default for Settings {
                 scrape_interval: Duration::from_secs(5),
             },
             images: BTreeMap::new(),
+            backup: Backup::default(),
             sandbox: Sandbox {
                 time_to_first_token: Duration::from_millis(50),
                 time_per_output_token: Duration::from_millis(5),

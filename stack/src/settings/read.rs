@@ -6,7 +6,7 @@
 use toml::de::DeTable;
 
 use super::{
-    Edge, Engine, Host, Models, Monitoring, Ports, Sandbox, Settings,
+    Edge, Engine, Host, Models, Monitoring, Ports, Sandbox, Settings, backup,
     fault::Fault,
     table::{Found, Table},
     value::{self, Wrong},
@@ -26,6 +26,7 @@ pub(super) fn read(text: &str) -> (Settings, Found) {
     ports(Table::open("ports", document, &mut found), &mut settings.ports);
     monitoring(Table::open("monitoring", document, &mut found), &mut settings.monitoring);
     images(Table::open("images", document, &mut found), &mut settings);
+    backup::read(Table::open("backup", document, &mut found), &mut settings.backup);
     sandbox(Table::open("sandbox", document, &mut found), &mut settings.sandbox);
     found.refuse_unknown(document);
     with_syntax(text, &errors, &mut found.faults);

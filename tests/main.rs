@@ -17,6 +17,7 @@ mod mac;
 mod port;
 mod readme;
 mod release;
+mod scenario;
 mod secret;
 mod ssh;
 mod stage;

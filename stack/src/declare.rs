@@ -32,7 +32,7 @@ const PROGRAMS: [&[&str]; 3] = [&["prometheus"], &["promtool"], &["node_exporter
 pub struct Wanted {
     /// The checked settings.
     pub settings: Settings,
-    /// What the user wrote: `stack.toml`, and what stands in `local/`; see [`addition::read`]. Without a `stack.toml` the
+    /// What the user wrote: `stack.toml`, and what stands in `local/`, and scenarios; see [`addition`]. Without a `stack.toml` the
     /// embedded sandbox is meant.
     pub source: Contents,
     /// Identity of our program.
@@ -153,7 +153,7 @@ impl Host<'_> {
     /// The stand-in takes Ollama's own variables, so that what is set here means the same to the real engine.
     fn engine(&self) -> Service {
         let (engine, sandbox) = (&self.settings.engine, &self.settings.sandbox);
-        let args = vec![
+        let mut args = vec![
             "--seed".to_owned(),
             self.settings.models.default.clone(),
             "--time-to-first-token-ms".to_owned(),
@@ -163,13 +163,22 @@ impl Host<'_> {
             "--load-ms".to_owned(),
             sandbox.load.as_millis().to_string(),
         ];
+        let mut given = |flag: &str, value: Option<String>| {
+            args.extend(value.into_iter().flat_map(|value| [flag.to_owned(), value]))
+        };
+        given("--memory-bytes", sandbox.memory_bytes.map(|bytes| bytes.to_string()));
+        let scenarios = sandbox.scenarios.as_ref().map(|name| format!("source/{name}"));
+        given("--scenarios", scenarios.as_ref().map(|file| text(&self.root.current().join(file))));
         let mut service = self.own(Component::Engine, args, "/api/version");
+        // It reads them once, when it starts.
+        service.reads = scenarios.into_iter().collect();
         service.command.env = BTreeMap::from([
             ("OLLAMA_HOST".to_owned(), service.listen.to_string()),
             ("OLLAMA_MODELS".to_owned(), text(&self.root.data().join("models"))),
             ("OLLAMA_KEEP_ALIVE".to_owned(), go_duration(engine.keep_alive)),
             ("OLLAMA_NUM_PARALLEL".to_owned(), engine.num_parallel.to_string()),
             ("OLLAMA_MAX_LOADED_MODELS".to_owned(), engine.max_loaded_models.to_string()),
+            ("OLLAMA_MAX_QUEUE".to_owned(), sandbox.max_queue.to_string()),
             ("OLLAMA_CONTEXT_LENGTH".to_owned(), engine.context_length.to_string()),
             ("OLLAMA_KV_CACHE_TYPE".to_owned(), kv_cache_type(engine.kv_cache_type).to_owned()),
         ]);

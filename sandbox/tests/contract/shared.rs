@@ -6,6 +6,7 @@
 //!
 //! No claim looks at what a model says, only at what the engine makes of it.
 
+use sandbox::{Tiny, tiny_model};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
@@ -169,6 +170,7 @@ claims! {
     a_repeated_prompt_is_counted_in_full,
     blobs_are_checked,
     creates_from_a_model,
+    creates_from_a_file,
     create_refuses_bad_requests,
     copies_and_deletes,
     embeds,
@@ -438,6 +440,28 @@ async fn creates_from_a_model(t: &Target) {
     assert!(parameters.lines().any(|line| line == "stop                           \"END\""), "{parameters}");
     assert!(parameters.lines().any(|line| line == "num_ctx                        512"), "{parameters}");
     assert_eq!(t.delete("contract-made").await, 200);
+}
+
+async fn creates_from_a_file(t: &Target) {
+    let content = tiny_model(Tiny::Writer);
+    let digest = digest(&content);
+    let put = t.client.post(format!("{}/api/blobs/{digest}", t.base)).body(content).send().await.unwrap();
+    assert!(put.status().is_success(), "{}", put.status());
+    let made = json!({"model": "contract-file", "files": {"tiny.gguf": digest}, "parameters": {"num_ctx": 512}});
+    let lines = t.lines("/api/create", made).await;
+    let says: Vec<&str> = lines.iter().map(|line| line["status"].as_str().unwrap()).collect();
+    assert_eq!(says[0], "parsing GGUF");
+    assert_eq!(says[says.len() - 2..], ["writing manifest", "success"]);
+    let (_, show) = t.post("/api/show", json!({"model": "contract-file"})).await;
+    let details = &show["details"];
+    assert_eq!((&details["format"], &details["family"]), (&json!("gguf"), &json!("llama")));
+    assert_eq!((&details["quantization_level"], &details["parameter_size"]), (&json!("F32"), &json!("1.44M")));
+    assert_eq!(show["model_info"]["llama.block_count"], 2);
+    assert_eq!(show["model_info"]["general.parameter_count"], 1_443_584);
+    let ask = json!({"model": "contract-file", "prompt": "hello", "stream": false, "options": {"num_predict": 3}});
+    let (status, answer) = t.post("/api/generate", ask).await;
+    assert_eq!((status, &answer["eval_count"], &answer["done_reason"]), (200, &json!(3), &json!("length")));
+    assert_eq!(t.delete("contract-file").await, 200);
 }
 
 async fn create_refuses_bad_requests(t: &Target) {

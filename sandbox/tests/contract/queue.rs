@@ -41,8 +41,7 @@ async fn a_full_queue_refuses_in_each_api_and_lets_in_whom_it_kept() {
         let mut holder = sandbox.send(Method::POST, path, Some(&ask(DEFAULT_MODEL))).await;
         holder.chunk().await.unwrap();
         let body = ask(OTHER);
-        let mut requests: FuturesUnordered<_> =
-            (0..5).map(|_| sandbox.send(Method::POST, path, Some(&body))).collect();
+        let mut requests: FuturesUnordered<_> = (0..5).map(|_| sandbox.send(Method::POST, path, Some(&body))).collect();
         for _ in 0..3 {
             let response = timeout(PATIENCE, requests.next()).await.unwrap().unwrap();
             assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE, "{path}");
@@ -65,7 +64,8 @@ async fn a_full_queue_does_not_refuse_those_who_want_what_is_there() {
     let mut holder = sandbox.send(Method::POST, "/api/chat", Some(&ask(DEFAULT_MODEL))).await;
     holder.chunk().await.unwrap();
     let body = ask(OTHER);
-    let mut others: FuturesUnordered<_> = (0..3).map(|_| sandbox.send(Method::POST, "/api/chat", Some(&body))).collect();
+    let mut others: FuturesUnordered<_> =
+        (0..3).map(|_| sandbox.send(Method::POST, "/api/chat", Some(&body))).collect();
     let refused = timeout(PATIENCE, others.next()).await.unwrap().unwrap();
     assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE, "the queue is full");
     let load = sandbox.post("/api/chat", json!({"model": DEFAULT_MODEL})).await;

@@ -43,8 +43,8 @@ impl Target {
 
     fn real() -> Option<Self> {
         let base = std::env::var("STACK_TESTS_OLLAMA").ok().filter(|base| !base.is_empty());
-        let is_required =
-            std::env::var("STACK_TESTS_REQUIRE").is_ok_and(|parts| parts.split(',').any(|p| p == "ollama"));
+        let required = std::env::var("STACK_TESTS_REQUIRE").unwrap_or_default();
+        let is_required = required.split([',', ' ']).any(|part| part == "ollama");
         let Some(base) = base else {
             assert!(!is_required, "STACK_TESTS_REQUIRE names ollama: set STACK_TESTS_OLLAMA to its address");
             eprintln!("not run against a real Ollama: STACK_TESTS_OLLAMA is not set");
@@ -157,6 +157,7 @@ claims! {
     health_and_status,
     tags_and_show_have_their_fields,
     refuses_what_is_no_request,
+    takes_names_as_people_spell_them,
     refuses_unknown_models_in_each_routes_words,
     generate_streams_and_ends_with_counters,
     chat_streams_and_ends_with_counters,
@@ -236,9 +237,23 @@ async fn refuses_what_is_no_request(t: &Target) {
         assert_eq!(response.status().as_u16(), 400, "{path}");
         assert_eq!(response.json::<Value>().await.unwrap(), json!({"error": "missing request body"}), "{path}");
         assert_eq!(t.post(&path, json!("text")).await.0, 400, "{path}");
+        assert_eq!(t.post(&path, json!([t.model])).await.0, 400, "{path}");
     }
     assert_eq!(t.post("/api/chat", json!({})).await, (400, json!({"error": "model is required"})));
     assert_eq!(t.post("/api/show", json!({})).await, (400, json!({"error": "model is required"})));
+    assert_eq!(t.post("/api/embed", json!({})).await, (404, json!({"error": "model '' not found"})));
+    let response = t.send(Method::DELETE, "/api/delete", Some(json!({}))).await;
+    assert_eq!(response.status().as_u16(), 400);
+    assert_eq!(response.json::<Value>().await.unwrap(), json!({"error": "model is required"}));
+}
+
+async fn takes_names_as_people_spell_them(t: &Target) {
+    for name in [format!(" {} ", t.model), t.model.to_uppercase()] {
+        assert_eq!(t.post("/api/show", json!({"model": name})).await.0, 200, "{name}");
+    }
+    if t.model.contains(':') {
+        assert_eq!(t.post("/api/show", json!({"model": format!("{}:local", t.model)})).await.0, 200);
+    }
 }
 
 async fn refuses_unknown_models_in_each_routes_words(t: &Target) {

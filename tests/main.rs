@@ -25,6 +25,7 @@ mod port;
 mod readme;
 mod release;
 mod root;
+mod scenario;
 mod secret;
 mod ssh;
 mod stage;

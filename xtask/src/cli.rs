@@ -815,6 +815,10 @@ pub(crate) enum HostVerb {
         max_loaded_models: u32,
         #[arg(long, env = "OLLAMA_CONTEXT_LENGTH")]
         context_length: u32,
+        #[arg(long, env = "OLLAMA_MAX_QUEUE")]
+        max_queue: u32,
+        #[arg(long, default_value_t = 0)]
+        memory_bytes: u64,
         #[arg(long)]
         seed: Vec<String>,
         #[arg(long)]

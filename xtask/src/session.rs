@@ -10,6 +10,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use sandbox::Scenarios;
 use signal_hook::{consts::SIGINT, flag};
 use stack::{
     addition,
@@ -78,7 +79,17 @@ impl Session {
     /// What the user wrote, to go into the release.
     pub(crate) fn source(&self) -> Result<Contents> {
         let read = |file: &PathBuf| fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()));
-        Ok(addition::read(&self.folder, self.file.as_ref().map(read).transpose()?)?)
+        let mut source = addition::read(&self.folder, self.file.as_ref().map(read).transpose()?)?;
+        if let Some(name) = &self.settings.sandbox.scenarios {
+            let text = addition::named(&self.folder, name)?;
+            Scenarios::parse(&text).map_err(|error| {
+                Failure::new(Class::Settings, format!("cannot deploy {name}: it is no scenario file"))
+                    .because(&error)
+                    .hint("docs/sandbox-engine.md shows every key")
+            })?;
+            source.insert(name.clone(), text);
+        }
+        Ok(source)
     }
 
     /// How the host is called in what we say.

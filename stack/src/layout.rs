@@ -111,7 +111,7 @@ impl Root {
 
     /// The API keys that the gateway knows, as hashes.
     pub fn keys(&self) -> PathBuf {
-        self.state().join("keys.json")
+        self.state().join("gateway/keys.json")
     }
 
     /// What the supervisor sees.

@@ -8,7 +8,7 @@ use std::{
 
 use stack::{
     failure::{Class, Failure},
-    protocol::{Bytes, Stream},
+    protocol::{Bytes, Event, Stream},
     settings::{Invalid, LoadError},
 };
 
@@ -91,6 +91,17 @@ pub(crate) fn say(text: &str) {
     progress::aside(|| {
         let _ = writeln!(io::stderr().lock(), "{text}");
     });
+}
+
+/// Says what is waited for: it is told again and again, and once is enough to hear.
+pub(crate) fn waiting() -> impl FnMut(&Event) {
+    let mut said = None;
+    move |event| {
+        if let (Event::Waiting { detail }, true) = (event, said.as_ref() != Some(event)) {
+            say(&format!("waiting: {detail}"));
+            said = Some(event.clone());
+        }
+    }
 }
 
 /// Hands on what a verb printed on a host, as it came.

@@ -5,17 +5,22 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod backup;
 mod cli;
 mod crash;
 mod deploy;
 mod disk;
+mod docker;
+mod gateway;
 mod job;
 mod legacy;
 mod logs;
+mod mac;
 mod model;
 mod port;
 mod readme;
 mod release;
+mod root;
 mod secret;
 mod ssh;
 mod stage;

@@ -59,7 +59,12 @@ fn ourselves(operation: &str, root: &Path) {
     let repository = Repository::at_or_new(&root.join("ours")).unwrap();
     match operation {
         "save" => {
-            let source = FolderSource { name: "data".to_owned(), root: root.join("source"), excludes: Vec::new() };
+            let source = FolderSource {
+                name: "data".to_owned(),
+                root: root.join("source"),
+                excludes: Vec::new(),
+                only: Vec::new(),
+            };
             let saved = repository.save(&[&source], &SaveOptions::new(Utc::now(), "here")).unwrap();
             assert_eq!(saved.snapshot.incomplete, []);
         }

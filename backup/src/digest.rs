@@ -5,6 +5,7 @@
 //! of the whole.
 
 use std::fmt;
+use std::io::{self, Read};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -176,6 +177,33 @@ impl Hasher {
             *bytes = word.to_be_bytes();
         }
         Digest(bytes)
+    }
+}
+
+/// Hashes what is read through it.
+pub struct HashingReader<R> {
+    from: R,
+    hasher: Hasher,
+}
+
+impl<R: Read> HashingReader<R> {
+    /// Nothing is read yet.
+    pub fn new(from: R) -> Self {
+        Self { from, hasher: Hasher::new() }
+    }
+
+    /// The digest of what was read, and its length.
+    pub fn finish(self) -> (Digest, u64) {
+        let size = self.hasher.hashed();
+        (self.hasher.finish(), size)
+    }
+}
+
+impl<R: Read> Read for HashingReader<R> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let len = self.from.read(into)?;
+        self.hasher.update(&into[..len]);
+        Ok(len)
     }
 }
 

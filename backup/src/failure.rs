@@ -29,6 +29,9 @@ pub enum StoreError {
     /// Another program is at work in it.
     #[error("another run holds the repository's lock")]
     Locked,
+    /// Whoever looked on has had enough.
+    #[error("the run was asked to stop")]
+    Stopped,
     /// A file of the repository is not what its place promises.
     #[error("`{path}` in the repository is damaged: {what}")]
     Damaged {
@@ -65,7 +68,7 @@ impl StoreError {
             Self::Disk { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
                 "prune, or make room on the disk"
             }
-            Self::Disk { .. } => return None,
+            Self::Stopped | Self::Disk { .. } => return None,
         })
     }
 

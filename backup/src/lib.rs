@@ -4,7 +4,10 @@
 //! Invariant: a snapshot exists only once every byte that it names is durable, and nothing but prune and verify takes
 //! away what one names.
 
+#[cfg(test)]
+mod chance;
 mod check;
+mod diff;
 mod digest;
 pub mod disk;
 mod estimate;
@@ -24,16 +27,18 @@ pub mod source;
 mod states;
 mod tree;
 mod verify;
+mod watch;
 mod write;
 
-pub use digest::{Digest, NotADigest, SEGMENT};
+pub use diff::{Change, Changed};
+pub use digest::{Digest, HashingReader, NotADigest, SEGMENT};
 pub use estimate::{Estimate, EstimatedSource};
 pub use failure::StoreError;
 pub use index::Index;
 pub use keep::KeepPolicy;
 pub use prune::{PruneError, PrunePlan};
 pub use repository::Repository;
-pub use restore::{RestoreError, RestoreOptions, Restored};
+pub use restore::{RestoreError, RestoreOptions, RestorePlan, Restored};
 pub use save::{SaveOptions, Saved};
 pub use snapshot::{Problem, SavedSource, Snapshot};
 pub use tree::{Entry, Kind, escape, unescape};

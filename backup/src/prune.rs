@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, Local, Utc};
 
 use crate::digest::Digest;
 use crate::disk::Lock;
@@ -21,6 +21,12 @@ pub enum PruneError {
     /// The policy would keep nothing.
     #[error("the policy keeps nothing")]
     Empty,
+    /// A snapshot was to be forgotten that is the newest of which it is known that it is whole.
+    #[error("snapshot {id} is the newest one that was verified, and stays")]
+    Verified {
+        /// The snapshot.
+        id: String,
+    },
     /// A snapshot cannot be read, so what it names is not known.
     #[error("snapshot {id} cannot be read, so nothing is deleted")]
     Unreadable {
@@ -40,8 +46,9 @@ impl PruneError {
         match self {
             Self::Empty => Some("set at least one of last, hourly, daily, weekly, monthly, yearly"),
             Self::Unreadable { .. } => {
-                Some("verify everything; what its sources still have, the next backup saves anew")
+                Some("verify everything, then back up; a snapshot that stays unreadable goes with prune --forget ID")
             }
+            Self::Verified { .. } => Some("verify a newer one first"),
             Self::Store(error) => error.hint(),
         }
     }
@@ -64,6 +71,24 @@ pub struct PrunePlan {
 type Group = (String, Vec<String>);
 
 impl Repository {
+    /// Moves snapshots to the trash, by how their ids begin, whether they can be read or not: nothing else gets rid of one
+    /// that cannot.
+    pub fn forget(&self, ids: &[String], now: DateTime<Utc>) -> Result<(), PruneError> {
+        let _lock = self.lock(Lock::Exclusive)?;
+        let all = self.ids()?;
+        let verified = self.newest_verified(all.iter())?;
+        for id in ids {
+            let id = self.find(id)?;
+            if verified.as_ref() == Some(&id) {
+                return Err(PruneError::Verified { id });
+            }
+            self.trash(now.timestamp(), "snapshots", &format!("{id}.json"))?;
+            self.flush_folders(&["trash", "snapshots"])?;
+            self.remove_if_any(&format!("verified/{id}"))?;
+        }
+        Ok(())
+    }
+
     /// What [`Repository::prune`] would do now. Takes no lock and changes nothing.
     pub fn plan_prune(&self, policy: &KeepPolicy) -> Result<PrunePlan, PruneError> {
         if policy.is_empty() {
@@ -83,7 +108,7 @@ impl Repository {
         let mut kept = HashSet::new();
         for mut group in groups.into_values() {
             group.sort_by(|a, b| b.cmp(a));
-            let times: Vec<_> = group.iter().map(|(time, _)| *time).collect();
+            let times: Vec<_> = group.iter().map(|(time, _)| time.with_timezone(&Local).naive_local()).collect();
             let keeps = group.iter().zip(policy.keep(&times)).filter(|(_, keep)| *keep);
             kept.extend(keeps.map(|((_, id), _)| id.clone()));
         }

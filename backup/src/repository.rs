@@ -3,6 +3,7 @@
 //! Invariant: nothing is touched before the format was read and understood.
 
 use std::io;
+use std::ops::ControlFlow;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -15,6 +16,7 @@ use crate::pack;
 use crate::pump::{Broken, pump};
 use crate::snapshot::Snapshot;
 use crate::tree::{self, Entry};
+use crate::watch::Watch;
 
 const FORMAT: &str = "frontier-llm-backup";
 const VERSION: u32 = 1;
@@ -36,6 +38,7 @@ struct Format {
 /// A repository that this program understands.
 pub struct Repository {
     pub(crate) disk: Box<dyn Disk>,
+    pub(crate) watch: Watch,
 }
 
 impl Repository {
@@ -77,7 +80,7 @@ impl Repository {
         }
         match format.required.iter().find(|it| !FEATURES.contains(&it.as_str())) {
             Some(unknown) => Err(StoreError::Unsupported(format!("`{unknown}`"))),
-            None => Ok(Self { disk }),
+            None => Ok(Self { disk, watch: Watch::default() }),
         }
     }
 
@@ -91,9 +94,16 @@ impl Repository {
             Format { format: FORMAT.to_owned(), version: VERSION, required: FEATURES.map(str::to_owned).to_vec() };
         let mut bytes = serde_json::to_vec(&format).map_err(|error| StoreError::damaged("format.json", error))?;
         bytes.push(b'\n');
-        let repository = Self { disk };
+        let repository = Self { disk, watch: Watch::default() };
         repository.publish("", "format.json", &bytes)?;
         Ok(repository)
+    }
+
+    /// Has `look` told of the bytes that a save reads, a verify checks and a restore writes, as they are, from any
+    /// thread. With [`ControlFlow::Break`] the run ends in [`StoreError::Stopped`].
+    #[must_use]
+    pub fn watched(self, look: impl Fn(u64) -> ControlFlow<()> + Send + Sync + 'static) -> Self {
+        Self { watch: Watch::new(Box::new(look)), ..self }
     }
 
     /// Writes a small file so that it is whole or absent, and durable on return.

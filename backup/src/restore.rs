@@ -22,6 +22,9 @@ use crate::repository::{ReadError, Repository};
 use crate::snapshot::Problem;
 use crate::tree::{Entry, Kind, unescape};
 
+/// A drill keeps what is no longer: other names of it have to lead somewhere.
+const PROVEN_AND_KEPT: u64 = 1 << 20;
+
 /// What is restored, and where to.
 #[derive(Debug, Clone)]
 pub struct RestoreOptions {
@@ -31,6 +34,19 @@ pub struct RestoreOptions {
     pub glob: Option<String>,
     /// Files that are written at the same time; each takes 12 MiB of memory.
     pub workers: usize,
+}
+
+/// What a restore would do, as far as that shows from outside.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct RestorePlan {
+    /// Files that would be written: those that are not there, or not of that length and time.
+    pub files: u64,
+    /// Their length.
+    pub bytes: u64,
+    /// Files that look as if they were there; they are read before that is believed.
+    pub present: u64,
+    /// Their length.
+    pub present_bytes: u64,
 }
 
 /// What a restore did.
@@ -88,29 +104,66 @@ impl RestoreError {
 }
 
 impl Repository {
+    /// What [`Repository::restore`] would do. Takes no lock, reads no content, writes nothing.
+    pub fn plan_restore(&self, id: &str, options: &RestoreOptions) -> Result<RestorePlan, RestoreError> {
+        let index = self.index()?;
+        let mut plan = RestorePlan::default();
+        for (name, target, entries) in self.trees(&index, id, options)? {
+            check(name, &entries, false)?;
+            for entry in entries.iter().filter(|it| it.kind == Kind::File) {
+                let meta = entry.path().and_then(|path| fs::symlink_metadata(target.join(path)).ok());
+                let is_there = |it: &fs::Metadata| {
+                    it.is_file() && it.len() == entry.size && (it.mtime(), it.mtime_nsec() as u32) == entry.mtime
+                };
+                let (count, bytes) = match meta.as_ref().is_some_and(is_there) {
+                    true => (&mut plan.present, &mut plan.present_bytes),
+                    false => (&mut plan.files, &mut plan.bytes),
+                };
+                *count += 1;
+                *bytes += entry.size;
+            }
+        }
+        Ok(plan)
+    }
+
     /// Restores a snapshot. All trees are checked before the first byte is written.
     pub fn restore(&self, id: &str, options: &RestoreOptions) -> Result<Restored, RestoreError> {
+        self.bring(id, options, After::Keep)
+    }
+
+    /// Restores a snapshot as a drill: each large file is read again once it stands in its place, hashed, and emptied, so
+    /// that there need be room for a few files only.
+    pub fn drill(&self, id: &str, options: &RestoreOptions) -> Result<Restored, RestoreError> {
+        self.bring(id, options, After::Prove)
+    }
+
+    /// What is to be restored, and where to, each target made.
+    fn trees<'o>(&self, index: &Index, id: &str, options: &'o RestoreOptions) -> Result<Vec<Tree<'o>>, RestoreError> {
+        let snapshot = self.snapshot(id)?;
+        let tree = |(name, target): (&'o String, &'o PathBuf)| {
+            let saved = snapshot.sources.get(name).ok_or_else(|| RestoreError::NoSource(name.clone()))?;
+            Ok((name, target, choose(self.tree(index, saved.tree)?, options.glob.as_deref())))
+        };
+        options.targets.iter().map(tree).collect()
+    }
+
+    fn bring(&self, id: &str, options: &RestoreOptions, after: After) -> Result<Restored, RestoreError> {
         let _lock = self.lock(Lock::Shared)?;
         let index = self.index()?;
-        let snapshot = self.snapshot(id)?;
         let mut trees = Vec::new();
-        for (name, target) in &options.targets {
-            let saved = snapshot.sources.get(name).ok_or_else(|| RestoreError::NoSource(name.clone()))?;
+        for (name, target, entries) in self.trees(&index, id, options)? {
             let at = |source| RestoreError::Target { path: target.clone(), source };
             fs::create_dir_all(target).map_err(at)?;
-            let folds = place::folds_case(target).map_err(at)?;
-            let entries = self.tree(&index, saved.tree)?;
-            place::check(&entries, folds).map_err(|(path, reason)| RestoreError::Refused {
-                name: name.clone(),
-                path,
-                reason,
-            })?;
-            trees.push((name, target.canonicalize().map_err(at)?, choose(entries, options.glob.as_deref())));
+            check(name, &entries, place::folds_case(target).map_err(at)?)?;
+            trees.push((name, target.canonicalize().map_err(at)?, entries));
         }
         let mut restored = Restored::default();
         for (name, target, entries) in trees {
-            let run = Run { repository: self, index: &index, target, name, done: Mutex::default() };
+            let run = Run { repository: self, index: &index, target, name, after, done: Mutex::default() };
             run.all(&entries, options.workers.max(1));
+            if self.watch.is_stopped() {
+                return Err(StoreError::Stopped.into());
+            }
             let done = run.done.into_inner().unwrap_or_else(PoisonError::into_inner);
             restored.files += done.restored.files;
             restored.bytes += done.restored.bytes;
@@ -119,6 +172,21 @@ impl Repository {
         }
         Ok(restored)
     }
+}
+
+/// A source, where it goes to, and what of it.
+type Tree<'o> = (&'o String, &'o PathBuf, Vec<Entry>);
+
+/// What happens to a file once it stands in its place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum After {
+    Keep,
+    Prove,
+}
+
+fn check(name: &str, entries: &[Entry], folds_case: bool) -> Result<(), RestoreError> {
+    let refused = |(path, reason)| RestoreError::Refused { name: name.to_owned(), path, reason };
+    place::check(entries, folds_case).map_err(refused)
 }
 
 fn choose(entries: Vec<Entry>, glob: Option<&str>) -> Vec<Entry> {
@@ -150,6 +218,7 @@ struct Run<'r> {
     index: &'r Index,
     target: PathBuf,
     name: &'r str,
+    after: After,
     done: Mutex<Done>,
 }
 
@@ -221,6 +290,7 @@ impl Run<'_> {
         let folder = self.folder_of(&at)?;
         self.refuse_folded(&at)?;
         if let Some(file) = held(&at, entry).map_err(said)? {
+            self.repository.watch.moved(entry.size).map_err(said)?;
             if !place::has_meta(&file, entry).map_err(said)? {
                 place::set_meta(&file, entry).map_err(said)?;
             }
@@ -233,6 +303,7 @@ impl Run<'_> {
         let digest = entry.digest.ok_or("has no digest")?;
         let read = self.repository.read(self.index, digest, |piece| {
             size += piece.len() as u64;
+            self.repository.watch.moved(piece.len() as u64)?;
             target.append(piece, entry.sparse)
         });
         read.map_err(|error| match error {
@@ -248,6 +319,13 @@ impl Run<'_> {
         let meta = target.file().metadata().map_err(said)?;
         target.rename(&at).map_err(said)?;
         self.placed(&meta);
+        if self.after == After::Prove {
+            let file = held(&at, entry).map_err(said)?.ok_or("does not read back as it was written")?;
+            if size > PROVEN_AND_KEPT {
+                drop(file);
+                File::options().write(true).open(&at).and_then(|it| it.set_len(0)).map_err(said)?;
+            }
+        }
         let restored = &mut self.done().restored;
         restored.files += 1;
         restored.bytes += size;

@@ -112,7 +112,7 @@ impl Repository {
         let index = self.index()?;
         let mut previous = self.previous(&index, sources)?;
         let shared = Shared {
-            writer: Writer::new(&*self.disk, index),
+            writer: Writer::new(&*self.disk, &self.watch, index),
             outcomes: Mutex::default(),
             fault: Mutex::default(),
             halted: AtomicBool::new(false),

@@ -147,6 +147,11 @@ impl Repository {
         Ok(needs)
     }
 
+    /// Bytes of everything that verify could read.
+    pub fn stored_bytes(&self) -> Result<u64, StoreError> {
+        Ok(units(self, &self.index()?)?.iter().map(|it| it.stored).sum())
+    }
+
     /// Reads the units that are chosen; those that are not as they were, by file.
     fn read_units(
         &self,
@@ -166,7 +171,9 @@ impl Repository {
                     tally.lock().unwrap_or_else(PoisonError::into_inner).2 = false;
                     return;
                 }
-                match read_unit(self, &unit) {
+                let read = read_unit(self, &unit)
+                    .and_then(|()| self.watch.moved(unit.stored).map_err(|_| StoreError::Stopped));
+                match read {
                     Ok(()) => {}
                     Err(error) if error.is_damage() => {
                         let mut failed = failed.lock().unwrap_or_else(PoisonError::into_inner);
@@ -207,7 +214,9 @@ impl Repository {
                     damage.push(found(path, Some(*digest), &error.to_string()));
                 }
             }
-            if damage.len() == before {
+            // What is marked in it is known and explains its hash.
+            let marks = self.disk.list("damaged").doing("list", "damaged")?;
+            if damage.len() == before && marks.iter().all(|it| it.name != pack) {
                 damage.push(found(path, None, "bytes between its objects are not as they were; nothing is lost"));
             }
             return Ok(());
@@ -235,6 +244,7 @@ impl Repository {
 
     /// Has the next save miss what is damaged.
     fn uncommit(&self, index: &Index, damage: &[Damage], now: DateTime<Utc>) -> Result<(), StoreError> {
+        let is_complete = damage.iter().all(|it| it.object.is_none());
         let mut marks: BTreeMap<&str, BTreeSet<Digest>> = BTreeMap::new();
         let mut moved: BTreeSet<&str> = BTreeSet::new();
         for damage in damage {
@@ -246,7 +256,17 @@ impl Repository {
                 _ if damage.path.starts_with("objects/") => {
                     moved.insert(&damage.path);
                 }
-                _ => {}
+                _ => match damage.path.strip_prefix("packs/") {
+                    // Nothing in it is lost; that it is known is marked by a list without a digest.
+                    Some(pack) if index.broken.iter().all(|(name, _)| name != pack) => {
+                        marks.entry(pack).or_default();
+                    }
+                    // Nobody misses anything, so nothing in it is needed; else somebody may want to look at it.
+                    Some(_) if is_complete => {
+                        moved.insert(&damage.path);
+                    }
+                    _ => {}
+                },
             }
         }
         for (pack, mut digests) in marks {
@@ -257,10 +277,10 @@ impl Repository {
             self.publish("damaged", pack, lines.as_bytes())?;
         }
         let any = !moved.is_empty();
-        for path in moved {
-            self.trash(now.timestamp(), "objects", path.trim_start_matches("objects/"))?;
+        for (folder, name) in moved.into_iter().filter_map(|it| it.split_once('/')) {
+            self.trash(now.timestamp(), folder, name)?;
         }
-        if any { self.flush_folders(&["trash", "objects"]) } else { Ok(()) }
+        if any { self.flush_folders(&["trash", "objects", "packs"]) } else { Ok(()) }
     }
 
     /// Whether a snapshot was verified in full.

@@ -15,6 +15,7 @@ use crate::pack::{self, PACKED_BELOW};
 use crate::pump::{Broken, pump};
 use crate::repository::fill;
 use crate::states::{self, End};
+use crate::watch::Watch;
 
 /// Files that wait for their names at most: each holds a descriptor open.
 const BATCH: usize = 64;
@@ -41,6 +42,7 @@ struct Inner {
 /// Puts objects into a repository.
 pub(crate) struct Writer<'r> {
     disk: &'r dyn Disk,
+    watch: &'r Watch,
     index: Mutex<Index>,
     inner: Mutex<Inner>,
     next: AtomicU64,
@@ -74,9 +76,10 @@ impl From<StoreError> for PutError {
 }
 
 impl<'r> Writer<'r> {
-    pub(crate) fn new(disk: &'r dyn Disk, index: Index) -> Self {
+    pub(crate) fn new(disk: &'r dyn Disk, watch: &'r Watch, index: Index) -> Self {
         Self {
             disk,
+            watch,
             index: Mutex::new(index),
             inner: Mutex::default(),
             next: AtomicU64::new(0),
@@ -91,6 +94,12 @@ impl<'r> Writer<'r> {
 
     fn inner(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts bytes that came from a source.
+    fn take(&self, bytes: u64) -> Result<(), StoreError> {
+        self.taken.fetch_add(bytes, Ordering::Relaxed);
+        self.watch.moved(bytes).map_err(|_| StoreError::Stopped)
     }
 
     /// Puts content that is at hand.
@@ -122,7 +131,7 @@ impl<'r> Writer<'r> {
         let bytes = head.bytes();
         if (bytes.len() as u64) < PACKED_BELOW {
             check(known, Digest::of(bytes))?;
-            self.taken.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+            self.take(bytes.len() as u64)?;
             return self.put_bytes(bytes);
         }
         let is_compressible = compresses(bytes.chunks(SAMPLE));
@@ -137,7 +146,7 @@ impl<'r> Writer<'r> {
             let mut bytes = vec![0; size as usize];
             let len = input.read_at(0, &mut bytes).map_err(PutError::Source)?;
             check(known, Digest::of(&bytes[..len]))?;
-            self.taken.fetch_add(len as u64, Ordering::Relaxed);
+            self.take(len as u64)?;
             return self.put_bytes(&bytes[..len]);
         }
         let is_compressible = sample(input).map_err(PutError::Source)?;
@@ -169,6 +178,7 @@ impl<'r> Writer<'r> {
             }
         };
         let write = |piece: &[u8]| {
+            self.watch.moved(piece.len() as u64)?;
             plain += piece.len() as u64;
             stored += if compress {
                 let frame = frame(piece)?;
@@ -188,6 +198,7 @@ impl<'r> Writer<'r> {
         let digest = hasher.finish();
         self.taken.fetch_add(size, Ordering::Relaxed);
         let checked = match pumped {
+            _ if self.watch.is_stopped() => Err(StoreError::Stopped.into()),
             Err(Broken::Read(error)) => Err(PutError::Source(error)),
             Err(Broken::Write(source)) => {
                 Err(StoreError::Disk { doing: "write", path: temporary.clone(), source }.into())

@@ -23,6 +23,7 @@ fn folder(root: &Path) -> FolderSource {
         name: "data".to_owned(),
         root: root.to_owned(),
         excludes: vec!["*.tmp".to_owned(), "cache".to_owned()],
+        only: Vec::new(),
     }
 }
 

@@ -1,6 +1,9 @@
-//! How fast a chip reads its memory, which bounds how fast a model decodes.
+//! What of a machine bounds a model's speed: chip, memory, and how fast that memory is read.
 //!
-//! Invariant: the bandwidth of a chip that is not on the page is absent.
+//! Invariant: what the machine does not say is absent, and so is the bandwidth of a chip that is not on the page.
+
+use serde::{Deserialize, Serialize};
+use stack::machine::Machine;
 
 /// Vendors' figures, GB/s. A chip sold with two memories stands once for each, told apart by its GPU cores.
 const BANDWIDTHS: [(&str, Option<u32>, f64); 47] = [
@@ -53,6 +56,40 @@ const BANDWIDTHS: [(&str, Option<u32>, f64); 47] = [
     ("NVIDIA H200", None, 4800.0),
 ];
 
+/// A machine.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Hardware {
+    /// The system with its version.
+    pub system: Option<String>,
+    /// What runs a model: the GPU where one is known, else the processor.
+    pub chip: Option<String>,
+    /// Of the processor.
+    pub cores: Option<u32>,
+    /// Of an Apple chip's GPU.
+    pub gpu_cores: Option<u32>,
+    /// Main memory; on Apple silicon the GPU's as well.
+    pub memory_bytes: Option<u64>,
+    /// What the chip's memory can deliver at most, by its vendor.
+    pub memory_gb_per_s: Option<f64>,
+}
+
+impl Hardware {
+    /// From what a machine told of itself. A GPU with memory of its own is what runs a model there.
+    pub fn of(machine: &Machine) -> Hardware {
+        let card = machine.gpus.iter().find(|gpu| gpu.memory_bytes.is_some());
+        let chip = card.map(|gpu| gpu.name.clone()).or_else(|| machine.chip.clone());
+        let gpu_cores = machine.gpus.first().and_then(|gpu| gpu.cores);
+        Hardware {
+            system: machine.os.clone(),
+            memory_gb_per_s: chip.as_deref().and_then(|chip| memory_gb_per_s(chip, gpu_cores)),
+            chip,
+            cores: machine.cores,
+            gpu_cores,
+            memory_bytes: machine.memory_bytes,
+        }
+    }
+}
+
 /// What a chip's memory delivers at most, GB/s. Of two memories the faster one, if nothing tells them apart: a share of
 /// it is then too small rather than too large.
 pub fn memory_gb_per_s(chip: &str, gpu_cores: Option<u32>) -> Option<f64> {
@@ -64,6 +101,8 @@ pub fn memory_gb_per_s(chip: &str, gpu_cores: Option<u32>) -> Option<f64> {
 
 #[cfg(test)]
 mod tests {
+    use stack::machine::Gpu;
+
     use super::*;
 
     #[test]
@@ -72,5 +111,22 @@ mod tests {
         assert_eq!(memory_gb_per_s("Apple M3 Max", Some(30)), Some(300.0));
         assert_eq!(memory_gb_per_s("Apple M3 Max", None), Some(400.0));
         assert_eq!(memory_gb_per_s("Apple M9 Ultra", None), None);
+    }
+
+    #[test]
+    fn what_runs_a_model_is_the_card_if_there_is_one() {
+        let gpu = |name: &str, cores, memory_bytes| Gpu { name: name.to_owned(), cores, memory_bytes, metal: None };
+        let mac = Machine {
+            chip: Some("Apple M4 Max".to_owned()),
+            gpus: vec![gpu("Apple M4 Max", Some(32), None)],
+            ..Machine::default()
+        };
+        assert_eq!(Hardware::of(&mac).memory_gb_per_s, Some(410.0));
+        let linux = Machine {
+            chip: Some("AMD EPYC".to_owned()),
+            gpus: vec![gpu("NVIDIA GeForce RTX 4090", None, Some(24 << 30))],
+            ..Machine::default()
+        };
+        assert_eq!(Hardware::of(&linux).memory_gb_per_s, Some(1008.0));
     }
 }

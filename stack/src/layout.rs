@@ -1,8 +1,22 @@
 //! Where everything of ours lives on a host. Nothing else in the program spells these names.
 
-use std::path::{Path, PathBuf};
+use std::{
+    env,
+    path::{Path, PathBuf},
+};
 
-use crate::{component::Component, release::ReleaseId};
+use crate::{
+    component::Component,
+    release::{ReleaseId, sha256_hex},
+};
+
+/// A path in which a leading `~` stands for the home folder on this machine; `None`: nobody knows which that is.
+pub fn expand(path: &Path) -> Option<PathBuf> {
+    match path.strip_prefix("~") {
+        Ok(below) => Some(env::home_dir()?.join(below)),
+        Err(_) => Some(path.to_owned()),
+    }
+}
 
 /// The folder that holds the whole stack on a host; an absolute path.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +48,11 @@ impl Root {
         self.bin().join("xtask.id")
     }
 
+    /// Whether that program is this one.
+    pub fn has_program(&self, id: &str) -> bool {
+        self.program().exists() && std::fs::read_to_string(self.program_id()).is_ok_and(|found| found.trim() == id)
+    }
+
     /// All releases.
     pub(crate) fn releases(&self) -> PathBuf {
         self.0.join("releases")
@@ -54,6 +73,16 @@ impl Root {
         // Resolved now, so that it stays whole while a deploy switches releases.
         let release = self.current().canonicalize().ok()?;
         Some(release.join("source"))
+    }
+
+    /// The files that containers see: the current release's, in folders that stay, since a mount holds on to its folder.
+    pub(crate) fn live(&self) -> PathBuf {
+        self.0.join("live")
+    }
+
+    /// What Compose and Docker know this root's containers and volumes by.
+    pub(crate) fn project(&self) -> String {
+        format!("stack-{}", &sha256_hex(self.0.as_os_str().as_encoded_bytes())[..8])
     }
 
     pub(crate) fn state(&self) -> PathBuf {
@@ -80,6 +109,11 @@ impl Root {
         self.state().join("desired.json")
     }
 
+    /// The API keys that the gateway knows, as hashes.
+    pub fn keys(&self) -> PathBuf {
+        self.state().join("keys.json")
+    }
+
     /// What the supervisor sees.
     pub(crate) fn status(&self) -> PathBuf {
         self.state().join("status.json")
@@ -100,7 +134,8 @@ impl Root {
         self.state().join(format!("run/{component}.json"))
     }
 
-    pub(crate) fn logs(&self) -> PathBuf {
+    /// What components and scheduled runs printed.
+    pub fn logs(&self) -> PathBuf {
         self.0.join("logs")
     }
 
@@ -119,12 +154,22 @@ impl Root {
         self.0.join("data")
     }
 
+    /// How backups went.
+    pub(crate) fn backups(&self) -> PathBuf {
+        self.state().join("backup.json")
+    }
+
+    /// What node_exporter reads beside what it measures itself.
+    pub fn textfile(&self) -> PathBuf {
+        self.data().join("textfile")
+    }
+
     pub(crate) fn jobs(&self) -> PathBuf {
         self.state().join("jobs")
     }
 
     /// Values that only their owner can read.
-    pub(crate) fn secrets(&self) -> PathBuf {
+    pub fn secrets(&self) -> PathBuf {
         self.state().join("secrets")
     }
 
@@ -134,7 +179,8 @@ impl Root {
     }
 
     /// The folders that must exist before anything else.
-    pub(crate) fn skeleton(&self) -> [PathBuf; 6] {
-        [self.bin(), self.releases(), self.state(), self.state().join("run"), self.logs(), self.data()]
+    pub(crate) fn skeleton(&self) -> [PathBuf; 7] {
+        let (run, textfile) = (self.state().join("run"), self.textfile());
+        [self.bin(), self.releases(), self.state(), run, self.logs(), self.data(), textfile]
     }
 }

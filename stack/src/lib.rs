@@ -4,6 +4,7 @@
 //! with a journal, a health gate and a way back. Invariant: nothing here prints, and only `process` starts programs.
 
 pub mod addition;
+pub mod backup;
 pub mod component;
 pub mod declare;
 mod durable;

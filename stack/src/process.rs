@@ -6,15 +6,20 @@
 
 #![expect(clippy::disallowed_methods, reason = "this is the place the rule points to")]
 
+mod work;
+
+pub(crate) use work::{Lines, ask_within, pipe, read_lines, run_following, said};
+
 use std::{
+    borrow::Cow,
     collections::BTreeMap,
     env, fs,
     fs::{File, TryLockError},
-    io::{self, Read},
+    io::{self, Read, Seek, Write},
     os::{
         fd::AsFd,
         unix::{
-            fs::MetadataExt,
+            fs::{FileTypeExt, MetadataExt},
             process::{CommandExt, ExitStatusExt},
         },
     },
@@ -26,6 +31,8 @@ use std::{
 
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitOptions};
 use serde::{Deserialize, Serialize};
+
+use crate::secret::Secret;
 
 /// Folders that non-interactive shells and cron leave out of PATH, and where tools are all the same.
 const TOOL_FOLDERS: [&str; 8] = [
@@ -67,10 +74,20 @@ impl Command {
     }
 }
 
+/// As one would type it.
 impl std::fmt::Display for Command {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.program.display())?;
-        self.args.iter().try_for_each(|arg| write!(f, " {arg}"))
+        f.write_str(&quoted(&self.program.to_string_lossy()))?;
+        self.args.iter().try_for_each(|arg| write!(f, " {}", quoted(arg)))
+    }
+}
+
+/// A word as a shell has to be given it.
+fn quoted(word: &str) -> Cow<'_, str> {
+    let is_plain = |it: char| it.is_alphanumeric() || "-_./:=,+@%~".contains(it);
+    match !word.is_empty() && word.chars().all(is_plain) {
+        true => word.into(),
+        false => format!("'{}'", word.replace('\'', "'\\''")).into(),
     }
 }
 
@@ -82,24 +99,98 @@ pub(crate) struct Finished {
     pub(crate) output: String,
 }
 
-/// Runs a step's command to its end. It inherits `lock`, so that the lock outlives us if we are killed meanwhile.
-pub(crate) fn run(command: &Command, lock: &File, timeout: Duration) -> io::Result<Finished> {
+/// A step's command under way.
+pub(crate) struct Started {
+    handle: duct::Handle,
+    output: File,
+}
+
+/// Starts a step's command. It inherits `lock`, so that the lock outlives us if we are killed meanwhile; and it prints to
+/// a file, since to write where nobody reads any more would end it.
+pub(crate) fn start(command: &Command, lock: &File) -> io::Result<Started> {
+    let output = tempfile::tempfile()?;
     let handle = duct::cmd(&command.program, &command.args)
         .stdin_file(lock.try_clone()?)
         .stderr_to_stdout()
-        .stdout_capture()
+        .stdout_file(output.try_clone()?)
         .unchecked()
         .start()?;
-    match handle.wait_timeout(timeout)? {
-        Some(done) => Ok(Finished {
-            success: done.status.success(),
-            output: String::from_utf8_lossy(&done.stdout).trim().to_owned(),
-        }),
-        None => {
-            handle.kill()?;
-            Err(io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {} s", timeout.as_secs())))
-        }
+    Ok(Started { handle, output })
+}
+
+/// The same for a command that reads `words` on its standard input. There the lock cannot be, so a shell that waits for
+/// the command holds it; the words go to that shell in a pipe, in place of standard error.
+pub(crate) fn start_telling(command: &Command, words: &Secret, lock: &File) -> io::Result<Started> {
+    let output = tempfile::tempfile()?;
+    let (reader, mut writer) = io::pipe()?;
+    writer.write_all(format!("{}\n", words.reveal()).as_bytes())?;
+    let program = command.program.display().to_string();
+    // Not its last command: for that one a shell may step aside.
+    let script = ["-c", "\"$@\" <&2 2>&1; exit $?", "sh", &program].map(str::to_owned);
+    let handle = duct::cmd("/bin/sh", script.iter().chain(&command.args))
+        .stdin_file(lock.try_clone()?)
+        .stderr_file(reader)
+        .stdout_file(output.try_clone()?)
+        .unchecked()
+        .start()?;
+    Ok(Started { handle, output })
+}
+
+impl Started {
+    /// Waits so long for its end.
+    pub(crate) fn wait(&mut self, patience: Duration) -> io::Result<Option<Finished>> {
+        let Some(done) = self.handle.wait_timeout(patience)? else { return Ok(None) };
+        let success = done.status.success();
+        let mut output = Vec::new();
+        self.output.rewind()?;
+        self.output.read_to_end(&mut output)?;
+        Ok(Some(Finished { success, output: String::from_utf8_lossy(&output).trim().to_owned() }))
     }
+}
+
+/// Runs a step's command to its end.
+pub(crate) fn run(command: &Command, lock: &File, timeout: Duration) -> io::Result<Finished> {
+    let mut started = start(command, lock)?;
+    started.wait(timeout)?.map_or_else(
+        || {
+            started.handle.kill()?;
+            Err(io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {} s", timeout.as_secs())))
+        },
+        Ok,
+    )
+}
+
+/// What a command answered.
+#[derive(Debug)]
+pub struct Answer {
+    /// Whether it ended with status 0.
+    pub success: bool,
+    /// What it printed.
+    pub stdout: String,
+    /// What it complained about, without the last line's end.
+    pub stderr: String,
+}
+
+/// Runs a command that answers soon, with `input` on its standard input.
+pub fn ask(command: &Command, input: &str) -> io::Result<Answer> {
+    let output = expression(command).stdin_bytes(input).stdout_capture().stderr_capture().unchecked().run()?;
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    Ok(Answer {
+        success: output.status.success(),
+        stdout: text(&output.stdout),
+        stderr: text(&output.stderr).trim_end().to_owned(),
+    })
+}
+
+/// Starts a command whose output is read as it comes. At the output's end, a command that failed is an error; dropped
+/// before, it is ended.
+pub fn stream(command: &Command) -> io::Result<impl Read + Send + use<>> {
+    expression(command).stdin_null().stderr_null().reader()
+}
+
+fn expression(command: &Command) -> duct::Expression {
+    let expression = duct::cmd(&command.program, &command.args);
+    command.env.iter().fold(expression, |it, (name, value)| it.env(name, value))
 }
 
 /// Runs a tool to its end and tells whether that was a good one; what it prints is added to `log`. It is killed when
@@ -123,7 +214,7 @@ pub fn run_watched(command: &Command, log: &Path, watch: &mut dyn FnMut() -> boo
 }
 
 /// What a system's own tool answers; `None` if it is not there, fails, or takes too long.
-pub fn ask(name: &str, args: &[&str]) -> Option<String> {
+pub fn look_up(name: &str, args: &[&str]) -> Option<String> {
     let handle = duct::cmd(find(name)?, args).stdin_null().stderr_null().stdout_capture().unchecked().start().ok()?;
     match handle.wait_timeout(ASK_TIMEOUT) {
         Ok(Some(done)) => done.status.success().then(|| String::from_utf8_lossy(&done.stdout).into_owned()),
@@ -144,6 +235,25 @@ pub(crate) fn spawn_group(command: &Command, log: File) -> io::Result<u32> {
 /// Starts a program that outlives us and holds `lock` from its first moment.
 pub(crate) fn spawn_holding(command: &Command, lock: File, log: File) -> io::Result<u32> {
     Ok(command.std().stdin(lock).stdout(log.try_clone()?).stderr(log).spawn()?.id())
+}
+
+/// The same, and whispers it something that must not be written down. Its standard input being the lock, it hears by its
+/// standard output, by which nothing is to go out: see [`whispered`].
+pub(crate) fn spawn_whispering(command: &Command, lock: File, log: File, words: &Secret) -> io::Result<u32> {
+    let (reader, mut writer) = io::pipe()?;
+    writer.write_all(words.reveal().as_bytes())?;
+    Ok(command.std().stdin(lock).stdout(reader).stderr(log).spawn()?.id())
+}
+
+/// What whoever started us has whispered.
+pub(crate) fn whispered() -> io::Result<Option<Secret>> {
+    let mut file = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+    if !file.metadata()?.file_type().is_fifo() {
+        return Ok(None);
+    }
+    let mut words = String::new();
+    file.read_to_string(&mut words)?;
+    Ok(Some(Secret::new(words)))
 }
 
 /// A program that is heard to its end.
@@ -370,8 +480,8 @@ pub fn last_words(log: &Path) -> Option<String> {
     tail.lines().rev().map(str::trim).find(|line| !line.is_empty()).map(str::to_owned)
 }
 
-/// What `uname` says: `s` the system, `m` the machine. Asked through PATH, so that a host can be another in tests.
-pub(crate) fn uname(what: char) -> io::Result<String> {
+/// What `uname` says: `s` the system, `m` the machine, `n` its name. Asked through PATH, so that a host can be another in tests.
+pub fn uname(what: char) -> io::Result<String> {
     let flag = format!("-{what}");
     duct::cmd!("uname", flag).stderr_null().read()
 }

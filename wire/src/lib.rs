@@ -8,3 +8,5 @@ pub mod json;
 pub mod ndjson;
 pub mod ollama;
 pub mod openai;
+pub mod prompt;
+pub mod watch;

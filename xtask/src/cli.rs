@@ -42,6 +42,8 @@ pub(crate) struct Cli {
 pub(crate) enum Verb {
     /// Write a first stack.toml
     Init(Init),
+    /// Judge the machine before anything is put on it
+    Preflight(Preflight),
     /// Bring the host to what stack.toml declares
     Deploy(Deploy),
     /// Show what runs, where, and how it is
@@ -58,6 +60,10 @@ pub(crate) enum Verb {
     Rollback(Rollback),
     /// Prove that the stack works: every component, a model's answer, metrics
     Verify(Verify),
+    /// Measure how fast models answer
+    Bench(Box<Bench>),
+    /// Save the stack, and bring it back
+    Backup(Backup),
     /// Stop the stack and remove it from the host; data stays unless asked
     Uninstall(Uninstall),
     /// Know, bring, change and remove models
@@ -66,6 +72,9 @@ pub(crate) enum Verb {
     /// Keep values on the host that nobody else is to see
     #[command(subcommand)]
     Secret(Secret),
+    /// Make API keys for clients, list and revoke them
+    #[command(subcommand)]
+    Key(Key),
     /// Follow, list or cancel long work on the host
     #[command(subcommand)]
     Job(Job),
@@ -93,6 +102,13 @@ pub(crate) struct Init {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct Preflight {
+    /// {"checks":[{"name","result":"pass|warn|fail","detail","fix"?}]}
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct Deploy {
     /// Show the plan and what would change in files, and stop
     #[arg(long)]
@@ -100,6 +116,9 @@ pub(crate) struct Deploy {
     /// Do not ask before components that serve are restarted
     #[arg(long, short)]
     pub(crate) yes: bool,
+    /// Ask for your password on the host where something needs root and sudo wants one; or pipe it in
+    #[arg(long)]
+    pub(crate) ask_sudo: bool,
     /// One JSON event a line; the last is {"outcome","changed","release","seconds"}, where outcome is done, rolled_back,
     /// rollback_failed, refused, or failed with nothing changed
     #[arg(long)]
@@ -108,7 +127,8 @@ pub(crate) struct Deploy {
 
 #[derive(Debug, Args)]
 pub(crate) struct Status {
-    /// {"host","runtime","release","components":[{"name","state","url"?,"detail"?}]}
+    /// {"host","runtime","release","components":[{"name","state","url"?,"detail"?}],
+    /// "backup":{"began","seconds","result":"done|incomplete|failed","snapshot"?,"bytes","bytes_written","detail"?}?}
     #[arg(long)]
     pub(crate) json: bool,
     /// Show it again whenever it changes, until Ctrl-C
@@ -154,6 +174,300 @@ pub(crate) struct Verify {
     /// Write the checks as JUnit XML, for CI
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) junit: Option<PathBuf>,
+}
+
+/// Measure how fast models answer: the guide's six tasks one at a time, then as many at a time as the engine has slots;
+/// five minutes at most. With a load of your own, only that.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct Bench {
+    #[command(subcommand)]
+    pub(crate) verb: Option<BenchVerb>,
+    /// Models; a base such as qwen2.5-coder is enough [default: the one that deploy pulls]
+    #[arg(value_name = "MODEL")]
+    pub(crate) models: Vec<String>,
+    /// Begin with a cold start: the model is unloaded for it
+    #[arg(long)]
+    pub(crate) cold: bool,
+    /// Measure blocks, and compare them with those of `bench baseline set NAME`; exit 1 if something got worse
+    #[arg(long, value_name = "NAME", conflicts_with = "cold")]
+    pub(crate) baseline: Option<String>,
+    /// Changes below this share are none
+    #[arg(long, value_name = "PERCENT", default_value_t = ops::bench::compare::TOLERANCE_PERCENT, requires = "baseline")]
+    pub(crate) tolerance: f64,
+    /// {"schema":1,"model","engine","host","runs":[{"scenario","concurrency","requests","errors","window_s","ttft_ms":{"n",
+    /// "p50","p90","p95","p99","mean"},"ttfo_ms","itl_ms","e2e_ms","queue_ms","output_tokens_per_second",
+    /// "requests_per_second","goodput_per_second"?,"limit_percent"?}]}; of several models, a line each
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) load: BenchLoad,
+}
+
+/// Where to measure, and a load of one's own.
+#[derive(Debug, Args)]
+pub(crate) struct BenchLoad {
+    /// Requests at a time; several numbers are a run each
+    #[arg(long, value_name = "N", value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) concurrency: Vec<u16>,
+    /// Requests a second, whatever becomes of them
+    #[arg(long, value_name = "R", value_parser = rate, conflicts_with = "concurrency")]
+    pub(crate) rate: Option<f64>,
+    /// How requests of a rate are spaced: constant, poisson
+    #[arg(long, value_name = "HOW", default_value = "poisson", value_parser = spacing)]
+    pub(crate) arrival: ops::bench::load::Spacing,
+    /// For how long: 30s, 5m
+    #[arg(long, value_name = "TIME", value_parser = value::duration)]
+    pub(crate) duration: Option<std::time::Duration>,
+    /// How many requests
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) requests: Option<u32>,
+    /// What to ask: a JSON object a line, {"prompt","output_tokens"?}
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with = "input_tokens")]
+    pub(crate) prompts: Option<PathBuf>,
+    /// Ask synthetic prompts of about this many tokens, each of its own
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(16..))]
+    pub(crate) input_tokens: Option<u32>,
+    /// Ask for answers of this many tokens
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..))]
+    pub(crate) output_tokens: Option<u32>,
+    /// Count the answers that keep all of these: ttft=500ms,itl=50ms,e2e=10s
+    #[arg(long, value_name = "LIMITS", value_parser = objectives)]
+    pub(crate) slo: Option<ops::bench::record::Objectives>,
+    /// native, or openai: engines that speak /v1/chat/completions
+    #[arg(long, default_value = "native", value_parser = api)]
+    pub(crate) api: ops::bench::stream::Api,
+    /// Where [default: this stack's own API]
+    #[arg(long, value_name = "URL")]
+    pub(crate) endpoint: Option<String>,
+    /// A file that holds an API key; - is standard input
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) key: Option<PathBuf>,
+    /// Of prompts, arrivals and the model's sampler
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// Requests before the first that counts
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) warmup: usize,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BenchVerb {
+    /// Show the results that are kept
+    List {
+        /// [{"id","began","model","runs","answered","broken_off"?}]
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show a result
+    Show {
+        /// As `bench list` shows it [default: the last]
+        id: Option<String>,
+        /// As bench does
+        #[arg(long)]
+        json: bool,
+    },
+    /// Write a result's report anew, and say where it is
+    Report {
+        /// As `bench list` shows it [default: the last]
+        id: Option<String>,
+    },
+    /// Find out which of two is faster: blocks of requests to both, in turns; exit 1 if B is worse
+    Compare(Box<BenchCompare>),
+    /// Keep blocks to compare with later
+    #[command(subcommand)]
+    Baseline(BaselineVerb),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchCompare {
+    /// What A and B are: endpoint, model
+    #[arg(value_parser = ["endpoint", "model"], hide_possible_values = true)]
+    pub(crate) what: String,
+    /// What is there
+    pub(crate) a: String,
+    /// What is to be judged
+    pub(crate) b: String,
+    /// The model that both endpoints are asked for [default: the one that deploy pulls]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) model: Option<String>,
+    /// Blocks of each
+    #[arg(long, value_name = "N", default_value_t = ops::bench::compare::BLOCKS)]
+    pub(crate) blocks: usize,
+    /// Changes below this share are none
+    #[arg(long, value_name = "PERCENT", default_value_t = ops::bench::compare::TOLERANCE_PERCENT)]
+    pub(crate) tolerance: f64,
+    /// {"schema":1,"a","b","blocks","is_paired","tolerance_percent","findings":[{"metric","a","b","change_percent",
+    /// "interval_percent","adjusted_p","verdict":"better|same|worse|undecidable","blocks_more"?}],"errors","warnings"}
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) load: BenchLoad,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BaselineVerb {
+    /// Measure blocks now, and keep them
+    Set {
+        /// Letters, digits, dots, - and _
+        name: String,
+        /// As bench takes it [default: the one that deploy pulls]
+        model: Option<String>,
+        /// How many
+        #[arg(long, value_name = "N", default_value_t = ops::bench::compare::BLOCKS)]
+        blocks: usize,
+        #[command(flatten)]
+        load: Box<BenchLoad>,
+    },
+}
+
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true, disable_help_subcommand = true)]
+pub(crate) struct Backup {
+    #[command(subcommand)]
+    pub(crate) verb: Option<BackupVerb>,
+    /// The folder that holds the snapshots [default: backup.repository in stack.toml]
+    #[arg(long, global = true, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) repository: Option<PathBuf>,
+    /// Save this folder instead of the stack
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath, requires = "repository")]
+    pub(crate) source_dir: Option<PathBuf>,
+    /// Show what would be saved and pruned, and whether it could be; reads no contents, writes nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Only this source: models, prometheus, grafana, agents, settings, secrets, or a folder of backup.folders
+    #[arg(long, value_name = "NAME")]
+    pub(crate) source: Option<String>,
+    /// What you call the snapshot
+    #[arg(long)]
+    pub(crate) tag: Option<String>,
+    /// Write to a network file system, which may lose what it said it has
+    #[arg(long)]
+    pub(crate) network: bool,
+    /// Begin a repository anew where the last one has gone for good
+    #[arg(long)]
+    pub(crate) new: bool,
+    /// {"snapshot","files","bytes","bytes_read","bytes_written","seconds","incomplete":[{"source","path","reason"}]}; with
+    /// --dry-run {"repository","exists","free_bytes","sources":[{"name","files","bytes","new_files","new_bytes"}],
+    /// "incomplete","prune":{"keep","forget","files","bytes"}?}
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BackupVerb {
+    /// Show the snapshots, the oldest first
+    List {
+        /// [{"id","time","host","tag"?,"files","bytes","incomplete","verified"}]
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show a snapshot: its sources, what it lacks, what is in it
+    Show {
+        /// How its id begins, or latest
+        id: String,
+        /// Every file, too
+        #[arg(long)]
+        files: bool,
+        /// {"id","time","host","tag"?,"sources":{NAME:{"tree","files","bytes"}},"incomplete"?,"entries"?:{NAME:[…]}}
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show what differs between two snapshots
+    Diff {
+        /// The one before
+        first: String,
+        /// The one after
+        second: String,
+        /// [{"source","path","change":"added|removed|content|attributes","size"}]
+        #[arg(long)]
+        json: bool,
+    },
+    /// Read the repository; what is damaged is named, and saved anew by the next backup
+    Verify {
+        /// How much of the data: all, a part such as 2/7, a percentage such as 5%, or 0
+        #[arg(long, value_name = "HOW_MUCH", default_value = "all", value_parser = ops::backup::parse_reading)]
+        read: ::backup::Reading,
+        /// Stop reading after so long, as in 30m
+        #[arg(long, value_name = "TIME", value_parser = value::period)]
+        max_duration: Option<std::time::Duration>,
+        /// {"snapshots","units","bytes_read","finished","damage":[{"path","object"?,"ranges","what","snapshots"}]}
+        #[arg(long)]
+        json: bool,
+    },
+    /// Bring a snapshot back, to a folder or in place
+    Restore {
+        /// How its id begins, or latest
+        id: String,
+        /// Only this source of it
+        #[arg(long, value_name = "NAME")]
+        source: Option<String>,
+        /// Only what matches: `*` within a part of a path, `**` over parts, without a `/` at any depth
+        #[arg(long, value_name = "GLOB")]
+        path: Option<String>,
+        /// Below this folder, each source in one of its own; without it, in place
+        #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+        to: Option<PathBuf>,
+        /// Show what would be written, and stop
+        #[arg(long)]
+        dry_run: bool,
+        /// In place: write over what is there
+        #[arg(long, short)]
+        yes: bool,
+        /// {"snapshot","files","bytes","unchanged","seconds","failed":[{"source","path","reason"}]}
+        #[arg(long)]
+        json: bool,
+    },
+    /// Restore a snapshot to a temporary place, read it all back, and remember how that went
+    Drill {
+        /// How its id begins, or latest
+        #[arg(default_value = "latest")]
+        id: String,
+        /// Only this source of it
+        #[arg(long, value_name = "NAME")]
+        source: Option<String>,
+        /// As restore does
+        #[arg(long)]
+        json: bool,
+    },
+    /// Forget the snapshots that the policy does not keep, and what only they hold
+    Prune {
+        /// Show what would go, and stop
+        #[arg(long)]
+        dry_run: bool,
+        /// These go, too, whatever the policy says, and even if they cannot be read
+        #[arg(long, value_name = "ID", conflicts_with = "dry_run")]
+        forget: Vec<String>,
+        /// {"keep":["ID"],"forget":["ID"],"files","bytes"}
+        #[arg(long)]
+        json: bool,
+    },
+    /// Write one model to a file, for a machine without internet
+    Export {
+        /// As Ollama names it
+        #[arg(value_parser = value::model)]
+        model: String,
+        /// A file that is not there yet
+        #[arg(value_hint = ValueHint::FilePath)]
+        file: PathBuf,
+    },
+    /// Have the host back up each day, prune, and hold a drill each Sunday
+    Schedule {
+        /// On the host's clock [default: backup.at in stack.toml]
+        #[arg(long, value_name = "HH:MM", value_parser = stack::settings::time_of_day)]
+        at: Option<stack::settings::TimeOfDay>,
+        /// No longer
+        #[arg(long, conflicts_with = "at")]
+        remove: bool,
+        /// {"by":"launchd|systemd|cron","next","next_drill"?,"last"?}
+        #[arg(long)]
+        json: bool,
+    },
+    /// Take models from such a file, every digest checked
+    Import {
+        #[arg(value_hint = ValueHint::FilePath)]
+        file: PathBuf,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -340,6 +654,28 @@ pub(crate) enum Secret {
 }
 
 #[derive(Debug, Subcommand)]
+pub(crate) enum Key {
+    /// Make a key and print it, this once
+    Add {
+        /// Who it is for: lower-case letters, digits, - and _
+        #[arg(value_parser = stack::secret::name)]
+        name: String,
+    },
+    /// Show whose keys there are
+    List {
+        /// [{"name","sha256","created"}]
+        #[arg(long)]
+        json: bool,
+    },
+    /// Refuse a key from now on
+    Revoke {
+        /// As `key list` shows it
+        #[arg(value_parser = stack::secret::name)]
+        name: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
 pub(crate) enum Job {
     /// Show the jobs that the host remembers
     List {
@@ -426,7 +762,23 @@ pub(crate) enum HostVerb {
         listen: std::net::SocketAddr,
         #[arg(long)]
         upstream: std::net::SocketAddr,
+        #[arg(long)]
+        keys: Option<PathBuf>,
+        #[arg(long)]
+        keys_on_loopback: bool,
+        #[arg(long)]
+        behind_edge: bool,
+        #[arg(long, default_value_t)]
+        slots: usize,
+        #[arg(long, default_value_t)]
+        queue: usize,
+        #[arg(long)]
+        ask_for_usage: bool,
+        #[arg(long)]
+        refuse_truncation: bool,
     },
+    /// Ask whether a URL answers: the health check of a container that has nothing but this program
+    Probe { url: String },
 }
 
 /// An alias, because clap reads a plain `Option` as "may be missing".
@@ -439,6 +791,43 @@ fn runtime(name: &str) -> Result<Runtime, String> {
         "sandbox" => Ok(Runtime::Sandbox),
         _ => Err("there are native, docker, sandbox".to_owned()),
     }
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    let wanted = || "a number of requests a second above 0, such as 0.5".to_owned();
+    text.parse().ok().filter(|rate: &f64| rate.is_finite() && *rate > 0.0).ok_or_else(wanted)
+}
+
+fn spacing(name: &str) -> Result<ops::bench::load::Spacing, String> {
+    match name {
+        "constant" => Ok(ops::bench::load::Spacing::Constant),
+        "poisson" => Ok(ops::bench::load::Spacing::Poisson),
+        _ => Err("there are constant, poisson".to_owned()),
+    }
+}
+
+fn api(name: &str) -> Result<ops::bench::stream::Api, String> {
+    match name {
+        "native" => Ok(ops::bench::stream::Api::Native),
+        "openai" => Ok(ops::bench::stream::Api::OpenAi),
+        _ => Err("there are native, openai".to_owned()),
+    }
+}
+
+/// `ttft=500ms,itl=50ms`.
+fn objectives(text: &str) -> Result<ops::bench::record::Objectives, String> {
+    let mut objectives = ops::bench::record::Objectives::default();
+    for part in text.split(',') {
+        let (name, limit) = part.split_once('=').ok_or_else(|| format!("{part:?} is no limit such as ttft=500ms"))?;
+        let limit = Some(value::duration(limit).map_err(|wrong| wrong.to_string())?.as_secs_f64() * 1e3);
+        match name {
+            "ttft" => objectives.ttft_ms = limit,
+            "itl" => objectives.itl_ms = limit,
+            "e2e" => objectives.e2e_ms = limit,
+            _ => return Err(format!("{name:?} cannot be limited; there are ttft, itl, e2e")),
+        }
+    }
+    Ok(objectives)
 }
 
 /// The whole command line, with the exit codes in every help.

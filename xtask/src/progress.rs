@@ -5,12 +5,19 @@
 use std::{
     env,
     io::{self, IsTerminal, Write},
-    sync::{LazyLock, Mutex, PoisonError},
+    ops::ControlFlow,
+    sync::{
+        Arc, LazyLock, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
 use indicatif::{ProgressBar, ProgressStyle};
+use ops::backup::Watch;
 use stack::protocol::{PROGRESS_VARIABLE, Progress};
+
+use crate::session::Interrupt;
 
 /// Between two lines where there is no terminal.
 const LINE_EVERY: Duration = Duration::from_secs(10);
@@ -50,6 +57,31 @@ static DISPLAY: LazyLock<Mutex<Display>> = LazyLock::new(|| {
 /// Tells how far it is. Called as often as one likes.
 pub(crate) fn show(progress: &Progress) {
     DISPLAY.lock().unwrap_or_else(PoisonError::into_inner).show(progress);
+}
+
+/// What a library tells how many more bytes it has done; Ctrl-C has it stop.
+pub(crate) fn watch(what: &str, total_bytes: u64, interrupt: &Interrupt) -> Watch {
+    let (what, interrupt) = (what.to_owned(), interrupt.clone());
+    let (done_bytes, end) = (AtomicU64::new(0), Cleared);
+    Arc::new(move |bytes| {
+        let _ = &end;
+        let done_bytes = done_bytes.fetch_add(bytes, Ordering::Relaxed) + bytes;
+        let total_bytes = (total_bytes > 0).then_some(total_bytes);
+        show(&Progress { what: what.clone(), done_bytes, total_bytes });
+        match interrupt.check() {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(_) => ControlFlow::Break(()),
+        }
+    })
+}
+
+/// Takes the bar away when the work is given up or done.
+struct Cleared;
+
+impl Drop for Cleared {
+    fn drop(&mut self) {
+        clear();
+    }
 }
 
 /// Takes the bar away: the work has ended, however it did.

@@ -16,10 +16,10 @@ use stack::{
     component::Runtime,
     failure::{Class, Failure},
     host::Host,
-    layout::Root,
+    layout::{self, Root},
     release::Contents,
     settings::{LoadError, RuntimeChoice, Settings},
-    ssh::{self, Ssh},
+    ssh::{self, Ssh, System},
     transport::{Client, Transport},
 };
 
@@ -84,8 +84,13 @@ fn transport(settings: &Settings, folder: &Path, need: Need) -> Result<Box<dyn T
     let here = deployed_here();
     if here.is_some() || host.address == "localhost" {
         let root = here.map_or_else(|| local_root(settings, folder).map(Root::new), Ok)?;
-        let program = env::current_exe().context("cannot find this program's own file")?;
-        return Ok(Box::new(Host { root, program, program_id: PROGRAM_ID.to_owned() }));
+        let program = match is_contained(settings) && need == Need::This && !program::IS_STATIC {
+            // In a container there is no libc to load: another build of the same sources, unless it is there already.
+            true if root.has_program(PROGRAM_ID) => root.program(),
+            true => program::build(&System::here()?)?,
+            false => env::current_exe().context("cannot find this program's own file")?,
+        };
+        return Ok(Box::new(Host { root, program, program_id: PROGRAM_ID.to_owned(), password: None }));
     }
     let target = ssh::Target {
         address: host.address.clone(),
@@ -95,6 +100,14 @@ fn transport(settings: &Settings, folder: &Path, need: Need) -> Result<Box<dyn T
         program: (need == Need::This).then(|| PROGRAM_ID.to_owned()),
     };
     Ok(Box::new(Ssh::connect(&target, &mut program::build)?))
+}
+
+/// Whether the gateway is to run in a container on this machine.
+fn is_contained(settings: &Settings) -> bool {
+    match settings.engine.runtime {
+        RuntimeChoice::Fixed(runtime) => runtime == Runtime::Docker && cfg!(target_os = "linux"),
+        RuntimeChoice::Auto => cfg!(target_os = "linux"),
+    }
 }
 
 /// A file that is not there can be written.
@@ -117,7 +130,7 @@ fn with_hint(error: LoadError) -> anyhow::Error {
 pub(crate) struct Interrupt(Arc<AtomicBool>);
 
 impl Interrupt {
-    fn listen() -> Result<Self> {
+    pub(crate) fn listen() -> Result<Self> {
         let asked = Arc::new(AtomicBool::new(false));
         flag::register_conditional_shutdown(SIGINT, 130, Arc::clone(&asked)).context("cannot listen for Ctrl-C")?;
         flag::register(SIGINT, Arc::clone(&asked)).context("cannot listen for Ctrl-C")?;
@@ -157,6 +170,14 @@ pub(crate) fn find_settings(named: Option<&Path>) -> Result<(PathBuf, Option<Pat
     Ok((folder, exists.then_some(file)))
 }
 
+/// The folder that measurements are kept in: on a host with the data, which outlives its releases, else with the settings.
+pub(crate) fn results(named: Option<&Path>) -> Result<PathBuf> {
+    match deployed_here() {
+        Some(root) => Ok(root.data()),
+        None => Ok(find_settings(named)?.0),
+    }
+}
+
 /// The workspace: where cargo says that it is, else the nearest folder upwards that looks like it.
 pub(crate) fn workspace() -> Result<PathBuf> {
     if let Some(member) = env::var_os("CARGO_MANIFEST_DIR") {
@@ -182,8 +203,5 @@ fn local_root(settings: &Settings, folder: &Path) -> Result<PathBuf> {
 }
 
 fn expand(path: &Path) -> Result<PathBuf> {
-    match path.strip_prefix("~") {
-        Ok(below) => Ok(env::home_dir().context("cannot find your home folder: HOME is not set")?.join(below)),
-        Err(_) => Ok(path.to_owned()),
-    }
+    layout::expand(path).context("cannot find your home folder: HOME is not set")
 }

@@ -72,7 +72,8 @@ fn secrets(session: &mut Session, json: bool) -> Result<Exit> {
 fn page(summary: &Summary) -> String {
     let release = summary.release.as_ref().map(ToString::to_string).unwrap_or_default();
     let runtime = summary.runtime.map(|runtime| runtime.to_string()).unwrap_or_default();
-    format!("{} · {runtime} · release {release}\n{}", summary.host, table(summary))
+    let backup = summary.backup_words.as_ref().map(|words| format!("  backup        {words}\n")).unwrap_or_default();
+    format!("{} · {runtime} · release {release}\n{}{backup}", summary.host, table(summary))
 }
 
 /// A line per component: name, state, URL, detail.

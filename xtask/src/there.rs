@@ -3,7 +3,7 @@
 //! Where this machine is the host it runs right here; else the words that were typed are run by the program on the host,
 //! with the settings of the release that is deployed there. Paths among them are the host's.
 
-use std::{env, ffi::OsString, path::Path};
+use std::{env, ffi::OsString};
 
 use anyhow::Result;
 use stack::{
@@ -14,7 +14,7 @@ use stack::{
 use crate::{
     progress,
     report::{self, Exit},
-    session::{Need, Session},
+    session::Session,
 };
 
 /// Whether a verb goes on when its client is gone.
@@ -41,12 +41,8 @@ pub(crate) fn answer(session: &mut Session, words: &[&str]) -> Result<(String, E
     Ok((String::from_utf8_lossy(&data).into_owned(), code.into()))
 }
 
-/// Runs `verb` here, or these very words there.
-pub(crate) fn run(settings: Option<&Path>, how: As, verb: impl FnOnce(Session) -> Result<Exit>) -> Result<Exit> {
-    let mut session = Session::open(settings, Need::Any)?;
-    if session.is_here {
-        return verb(session);
-    }
+/// Runs the very words that were typed on the host, which is another machine.
+pub(crate) fn run(mut session: Session, how: As) -> Result<Exit> {
     let words = words(env::args_os().skip(1))?;
     let interrupt = session.interrupt.clone();
     let mut job = None;

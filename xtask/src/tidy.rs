@@ -13,8 +13,8 @@ use crate::cli;
 
 /// Which crate may use which; arrows point one way. `xtask` itself may use all of them.
 const ARROWS: [(&str, &[&str]); 7] = [
-    ("xtask", &["gateway", "ops", "sandbox", "stack"]),
-    ("ops", &["stack", "wire"]),
+    ("xtask", &["backup", "gateway", "ops", "sandbox", "stack"]),
+    ("ops", &["backup", "stack", "wire"]),
     ("gateway", &["wire"]),
     ("sandbox", &["wire"]),
     ("stack", &[]),

@@ -7,10 +7,12 @@ use std::io;
 use std::time::SystemTime;
 
 mod aligned;
+mod facts;
 mod real;
 pub mod simulated;
 
 pub use aligned::{ALIGNMENT, Buffer};
+pub use facts::{Facts, is_mounted};
 pub(crate) use real::FileWriter;
 pub use real::{FileReader, RealDisk};
 

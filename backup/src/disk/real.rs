@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, OFlags};
 
-use super::{ALIGNMENT, Disk, Guard, Input, Listed, Lock, Output};
+use super::{ALIGNMENT, Disk, Facts, Guard, Input, Listed, Lock, Output};
 
 /// A file from this size on is worth the trouble of direct reads.
 const DIRECT_FROM: u64 = 1 << 20;
@@ -101,9 +101,7 @@ impl Disk for RealDisk {
     }
 
     fn free_bytes(&self) -> io::Result<u64> {
-        let nearest = self.root.ancestors().find(|folder| folder.is_dir());
-        let stat = rustix::fs::statvfs(nearest.unwrap_or(Path::new("/")))?;
-        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+        Ok(Facts::of(&self.root)?.free_bytes)
     }
 }
 

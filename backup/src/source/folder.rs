@@ -2,7 +2,7 @@
 //!
 //! Invariant: symbolic links are recorded, never followed.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::ffi::OsStr;
 use std::fs::{self, Metadata};
 use std::io;
@@ -30,6 +30,8 @@ pub struct FolderSource {
     /// Globs over relative paths: `*` within a part, `**` over parts. What matches is left out with all below it; a glob without `/`
     /// matches at any depth.
     pub excludes: Vec<String>,
+    /// Only these below the root, as far as they are there; empty: everything.
+    pub only: Vec<PathBuf>,
 }
 
 impl Source for FolderSource {
@@ -42,19 +44,51 @@ impl Source for FolderSource {
         fs::metadata(&self.root).map_err(|error| WalkError::Failed(format!("cannot read the folder: {error}")))?;
         let root = self.root.canonicalize()?;
         let mut links: HashMap<(u64, u64), String> = HashMap::new();
-        let mut walk = WalkDir::new(&root).min_depth(1).sort_by_file_name().into_iter();
+        if self.only.is_empty() {
+            return self.below(&root, WalkDir::new(&root).min_depth(1), &mut links, sink);
+        }
+        let mut told = BTreeSet::new();
+        for only in &self.only {
+            if fs::symlink_metadata(root.join(only)).is_err() {
+                continue;
+            }
+            let mut above: Vec<&Path> = only.ancestors().skip(1).filter(|it| !it.as_os_str().is_empty()).collect();
+            above.reverse();
+            for folder in above.into_iter().filter(|it| told.insert(it.to_path_buf())) {
+                self.below(&root, WalkDir::new(root.join(folder)).max_depth(0), &mut links, sink)?;
+            }
+            self.below(&root, WalkDir::new(root.join(only)), &mut links, sink)?;
+        }
+        Ok(())
+    }
+}
+
+impl FolderSource {
+    /// Everything below a folder.
+    pub fn new(name: &str, root: &Path) -> Self {
+        Self { name: name.to_owned(), root: root.to_owned(), excludes: Vec::new(), only: Vec::new() }
+    }
+
+    fn below(
+        &self,
+        root: &Path,
+        walk: WalkDir,
+        links: &mut HashMap<(u64, u64), String>,
+        sink: &mut dyn Sink,
+    ) -> Result<(), WalkError> {
+        let mut walk = walk.sort_by_file_name().into_iter();
         while let Some(next) = walk.next() {
             let found = match next {
                 Ok(found) => found,
                 Err(error) => {
-                    let path = error.path().and_then(|it| it.strip_prefix(&root).ok()).unwrap_or(Path::new(""));
+                    let path = error.path().and_then(|it| it.strip_prefix(root).ok()).unwrap_or(Path::new(""));
                     if error.io_error().is_none_or(|it| it.kind() != io::ErrorKind::NotFound) || path == Path::new("") {
                         sink.problem(&escape(path.as_os_str().as_bytes()), format!("cannot be listed: {error}"));
                     }
                     continue;
                 }
             };
-            let Ok(relative) = found.path().strip_prefix(&root) else { continue };
+            let Ok(relative) = found.path().strip_prefix(root) else { continue };
             let path = escape(relative.as_os_str().as_bytes());
             if self.excludes.iter().any(|glob| glob::matches(glob, &path)) {
                 if found.file_type().is_dir() {
@@ -63,7 +97,7 @@ impl Source for FolderSource {
                 continue;
             }
             let offer = match fs::symlink_metadata(found.path()) {
-                Ok(meta) => offer(found.path(), path, &meta, &mut links),
+                Ok(meta) => offer(found.path(), path, &meta, links),
                 // What goes while we look was not part of the source when we were done.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 Err(error) => Err((path, error.to_string())),

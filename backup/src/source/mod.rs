@@ -11,9 +11,13 @@ use crate::tree::Entry;
 
 mod blob;
 mod folder;
+mod sqlite;
+mod tar;
 
 pub use blob::{BlobSource, Named};
 pub use folder::{FolderSource, entry_of};
+pub use sqlite::SqliteSource;
+pub use tar::TarSource;
 
 /// Somewhere that data comes from.
 pub trait Source: Sync {

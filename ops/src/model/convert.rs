@@ -172,7 +172,7 @@ pub fn source_bytes(wanted: &Wanted) -> Option<u64> {
         Source::Repository(name) | Source::Ready(name) => name,
     };
     let url = format!("https://huggingface.co/api/models/{repository}/tree/main?recursive=true");
-    let listed = process::ask("curl", &["-fsSL", "--max-time", "8", "--proto", "=https", "--", &url])?;
+    let listed = process::look_up("curl", &["-fsSL", "--max-time", "8", "--proto", "=https", "--", &url])?;
     let listed: Vec<Value> = serde_json::from_str(&listed).ok()?;
     let weights = listed.iter().filter(|file| file["path"].as_str().is_some_and(is_wanted));
     Some(weights.filter_map(|file| file["size"].as_u64()).sum()).filter(|bytes| *bytes > 0)

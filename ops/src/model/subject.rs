@@ -179,7 +179,8 @@ struct Layer {
 /// Bytes of a model's weights by its registry's manifest, where that can be reached. The registry speaks TLS only, which
 /// this program does not: the system's own curl does.
 fn of_registry(typed: &str) -> Option<u64> {
-    let text = process::ask("curl", &["-fsSL", "--max-time", "8", "--proto", "=https", "--", &manifest_url(typed)?])?;
+    let text =
+        process::look_up("curl", &["-fsSL", "--max-time", "8", "--proto", "=https", "--", &manifest_url(typed)?])?;
     weights_in(&text)
 }
 

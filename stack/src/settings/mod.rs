@@ -3,8 +3,10 @@
 //! Two shapes on purpose. `read` walks the file with its spans and collects every fault; [`Settings`] is what is left
 //! when there is none: typed, complete, without spans. Invariant: a `Settings` value is valid.
 
+mod backup;
 mod env;
 mod fault;
+mod gateway;
 mod new;
 mod read;
 mod table;
@@ -20,8 +22,10 @@ use std::{
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 pub use self::{
+    backup::{Backup, BackupSource, Keep, TimeOfDay, time_of_day},
     env::{EnvFile, Note},
     fault::{Fault, Invalid, LoadError},
+    gateway::Gateway,
     new::{New, render},
 };
 use crate::component::{Component, Runtime};
@@ -38,6 +42,8 @@ pub struct Settings {
     pub engine: Engine,
     /// The models that a deploy makes sure of.
     pub models: Models,
+    /// Keys, turns, and what is added to requests.
+    pub gateway: Gateway,
     /// The only LAN listener.
     pub edge: Edge,
     /// Where each component listens.
@@ -46,6 +52,8 @@ pub struct Settings {
     pub monitoring: Monitoring,
     /// Container images by component, each with a tag or a digest.
     pub images: BTreeMap<Component, Image>,
+    /// What is saved, where to, when, and for how long.
+    pub backup: Backup,
     /// How fast the stand-in engine pretends to be.
     pub sandbox: Sandbox,
 }
@@ -89,13 +97,24 @@ impl Default for Settings {
                 flash_attention: None,
             },
             models: Models { default: "qwen2.5-coder:32b-instruct-q8_0".to_owned(), previous: None },
+            gateway: Gateway::default(),
             edge: Edge { allow: private_networks() },
-            ports: Ports { api: 11434, engine: 11435, prometheus: 19090, node_exporter: 19100 },
+            ports: Ports {
+                api: 11434,
+                lan_grafana: 3000,
+                lan_prometheus: 9090,
+                engine: 11435,
+                gateway: 11436,
+                grafana: 13000,
+                prometheus: 19090,
+                node_exporter: 19100,
+            },
             monitoring: Monitoring {
                 retention: Duration::from_secs(15 * 24 * 60 * 60),
                 scrape_interval: Duration::from_secs(5),
             },
             images: BTreeMap::new(),
+            backup: Backup::default(),
             sandbox: Sandbox {
                 time_to_first_token: Duration::from_millis(50),
                 time_per_output_token: Duration::from_millis(5),
@@ -201,8 +220,16 @@ pub struct Edge {
 pub struct Ports {
     /// Where clients find Ollama's API: the edge, and in the sandbox the gateway itself.
     pub api: u16,
+    /// Grafana on the LAN, through the edge.
+    pub lan_grafana: u16,
+    /// Prometheus on the LAN, through the edge.
+    pub lan_prometheus: u16,
     /// The engine, on loopback.
     pub engine: u16,
+    /// The gateway, on loopback, where there is an edge.
+    pub gateway: u16,
+    /// Grafana, on loopback.
+    pub grafana: u16,
     /// Prometheus, on loopback.
     pub prometheus: u16,
     /// node_exporter, on loopback.

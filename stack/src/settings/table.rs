@@ -71,6 +71,14 @@ impl<'t, 'text> Table<'t, 'text> {
         });
     }
 
+    /// `true` or `false`.
+    pub(super) fn flag(&mut self, key: &'static str, field: &mut bool) {
+        self.read(key, "true or false", field, |value| match value {
+            DeValue::Boolean(on) => Some(Ok(*on)),
+            _ => None,
+        });
+    }
+
     /// A list with at least one string. Every item that `parse` refuses is a fault of its own.
     pub(super) fn list<T>(&mut self, key: &'static str, field: &mut Vec<T>, parse: fn(&str) -> Result<T, Wrong>) {
         let mut items: Option<&DeArray<'_>> = None;

@@ -15,12 +15,15 @@ use stack::observed::Question;
 use crate::{
     cli::Model,
     report::Exit,
-    session::Session,
+    session::{Need, Session},
     there::{self, As},
 };
 
 pub(crate) fn run(settings: Option<&Path>, verb: Model) -> Result<Exit> {
-    let there = |how, verb: &dyn Fn(Session) -> Result<Exit>| there::run(settings, how, verb);
+    let there = |how, verb: &dyn Fn(Session) -> Result<Exit>| {
+        let session = Session::open(settings, Need::Any)?;
+        if session.is_here { verb(session) } else { there::run(session, how) }
+    };
     match verb {
         Model::Fit(args) if args.memory.is_some() => fit::imagined(settings, &args),
         Model::Fit(args) => there(As::Question, &|session| fit::here(session, &args)),

@@ -17,7 +17,7 @@ const FIREWALL: &str = "/usr/libexec/ApplicationFirewall/socketfilterfw";
 const OLLAMA_APP: &str = "/Applications/Ollama.app";
 
 pub(super) fn system() -> Machine {
-    let power = ask("pmset", &["-g", "custom"]).or_else(|| ask("pmset", &["-g"])).unwrap_or_default();
+    let power = ask("pmset", &["-g"]).unwrap_or_default();
     let brew = process::find("brew");
     Machine {
         os: ask("sw_vers", &["-productVersion"]).map(|version| format!("macOS {}", version.trim())),

@@ -1,0 +1,281 @@
+//! Backup: what a stack has, saved, proven and brought back, by the real binary.
+
+use std::{
+    fs::{self, File},
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
+
+use serde_json::Value;
+
+use crate::stage::{Ran, Stage, lacks, until};
+
+const MODEL: &str = "manifests/registry.ollama.ai/library/qwen2.5-coder/32b-instruct-q8_0";
+
+fn store(stage: &Stage) -> PathBuf {
+    stage.root().join("data/models")
+}
+
+fn blobs(stage: &Stage) -> Vec<PathBuf> {
+    let found = fs::read_dir(store(stage).join("blobs")).unwrap();
+    let mut found: Vec<_> = found.map(|it| it.unwrap().path()).filter(|it| it.is_file()).collect();
+    found.sort_by_key(|it| fs::metadata(it).unwrap().len());
+    found
+}
+
+fn incomplete(ran: &Ran) -> Vec<String> {
+    let lacking = ran.json()["incomplete"].as_array().unwrap().clone();
+    lacking.iter().map(|it| format!("{}/{}", it["source"].as_str().unwrap(), it["path"].as_str().unwrap())).collect()
+}
+
+/// Below a folder: path to content.
+fn read(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder).unwrap().map(|it| it.unwrap().path()) {
+        match entry.is_dir() {
+            true => found.extend(read(&entry).into_iter().map(|(path, it)| (folder.join(path), it))),
+            false => found.push((entry.clone(), fs::read(entry).unwrap())),
+        }
+    }
+    found.sort();
+    found
+}
+
+#[test]
+fn a_stack_is_saved_proven_and_brought_back() {
+    let stage = Stage::deployed();
+    stage.shell("printf hunter2 | $XTASK secret set x").exits(0);
+    stage.write(".aider.conf.yml", "model: x\n");
+    let dry = stage.ok("backup --dry-run --json").json();
+    assert!(!stage.root().join("backups").exists(), "a dry run makes nothing");
+    assert_eq!(dry["exists"], false);
+    let names: Vec<_> = dry["sources"].as_array().unwrap().iter().map(|it| it["name"].as_str().unwrap()).collect();
+    let expected = ["agents", "models", "prometheus", "secrets", "settings"];
+    assert_eq!(
+        names,
+        expected.into_iter().filter(|it| *it != "prometheus" || !lacks("prometheus")).collect::<Vec<_>>()
+    );
+
+    let first = stage.ok("backup --json --tag first").json();
+    assert!(
+        first["bytes_read"].as_u64().unwrap() >= first["bytes"].as_u64().unwrap() && first["files"].as_u64() > Some(7)
+    );
+    let again = stage.ok("backup --json").json();
+    assert!(again["bytes_read"].as_u64() < first["bytes_read"].as_u64(), "what is committed is not read again");
+    let listed = stage.ok("backup list --json").json();
+    assert_eq!(listed.as_array().unwrap().len(), 2);
+    assert_eq!(listed[0]["tag"], "first");
+    assert_eq!(stage.ok("backup verify --json").json()["damage"], serde_json::json!([]));
+    assert_eq!(stage.ok("backup drill --json").json()["failed"], serde_json::json!([]));
+    let left = fs::read_dir(stage.root().join("data")).unwrap().map(|it| it.unwrap().file_name());
+    assert!(left.into_iter().all(|it| !it.to_string_lossy().starts_with(".drill")), "a drill leaves nothing");
+
+    // Everything but the backups is lost.
+    let before = read(&store(&stage));
+    fs::remove_dir_all(store(&stage)).unwrap();
+    fs::remove_dir_all(stage.root().join("state/secrets")).unwrap();
+    stage.run("backup restore latest").exits(7);
+    assert!(!store(&stage).exists(), "nothing is written in place unasked");
+    for source in ["models", "secrets", "agents"] {
+        stage.ok(&format!("backup restore latest --source {source} --yes"));
+    }
+    assert!(read(&store(&stage)) == before);
+    assert_eq!(stage.ok("status --secrets --json").json(), serde_json::json!({ "x": "hunter2" }));
+    stage.ok("verify");
+    assert_eq!(stage.ok("backup prune --json").json()["keep"].as_array().unwrap().len(), 2);
+}
+
+#[test]
+fn it_runs_from_cron_which_gives_it_next_to_nothing() {
+    let stage = Stage::new();
+    stage.write("some/deep/file", "content");
+    let cron = |line: &str| stage.shell(&format!("cd / && env -i PATH=/usr/bin:/bin $XTASK backup {line}"));
+    let (from, to) = (stage.path("some").display().to_string(), stage.path("to").display().to_string());
+    let ran = cron(&format!("--source-dir {from} --repository {to} --dry-run")).exits(0);
+    assert_eq!(ran.stderr, "");
+    assert!(!stage.path("to").exists());
+    let saved = cron(&format!("--source-dir {from} --repository {to} --json")).exits(0);
+    assert_eq!(saved.stderr, "", "cron mails what is said");
+    assert_eq!((&saved.json()["files"], &saved.json()["bytes"]), (&Value::from(1), &Value::from(7)));
+    cron(&format!("restore latest --repository {to} --to {}", stage.path("back").display())).exits(0);
+    assert_eq!(fs::read_to_string(stage.path("back/some/deep/file")).unwrap(), "content");
+    for line in ["list", "show latest --files", "verify", "drill", "diff latest latest"] {
+        cron(&format!("{line} --repository {to}")).exits(0);
+    }
+}
+
+#[test]
+fn what_a_model_lacks_is_named_and_the_rest_is_saved() {
+    let stage = Stage::deployed();
+    let blob = blobs(&stage).remove(0);
+    let was = fs::read(&blob).unwrap();
+    fs::remove_file(&blob).unwrap();
+    stage.run("backup --dry-run").exits(5).says("which is not there");
+    let ran = stage.run("backup --json").exits(5);
+    assert_eq!(incomplete(&ran), [format!("models/{MODEL}")]);
+    assert!(ran.json()["files"].as_u64().unwrap() > 0, "the settings are saved");
+
+    let mut wrong = was.clone();
+    wrong[0] ^= 1;
+    fs::write(&blob, wrong).unwrap();
+    let ran = stage.run("backup --json").exits(5);
+    let name = blob.file_name().unwrap().to_str().unwrap();
+    assert_eq!(incomplete(&ran), [format!("models/blobs/{name}"), format!("models/{MODEL}")]);
+
+    fs::write(&blob, was).unwrap();
+    stage.ok("backup");
+}
+
+#[test]
+fn a_run_says_who_is_in_its_way_and_what_is_not_there() {
+    let stage = Stage::deployed();
+    for verb in ["list", "show latest", "verify", "drill", "prune", "restore latest --yes", "diff a b"] {
+        stage.run(&format!("backup {verb}")).exits(10).says("there is no repository here");
+    }
+    stage.ok("backup");
+    let lock = File::open(stage.root().join("backups/lock")).unwrap();
+    lock.lock().unwrap();
+    for verb in ["", "verify", "prune", "drill"] {
+        stage.run(&format!("backup {verb}")).exits(11).says("another run holds");
+    }
+    stage.ok("backup --dry-run");
+    drop(lock);
+    stage.run("backup show 1999").exits(10);
+
+    // The disk is not mounted: what stands in its place is not it.
+    fs::rename(stage.root().join("backups"), stage.path("unmounted")).unwrap();
+    for line in ["backup", "backup --dry-run"] {
+        stage.run(line).exits(10).says("is not at");
+    }
+    assert!(!stage.root().join("backups").exists());
+    stage.ok("backup --new");
+    Stage::new().run("backup").exits(10).says("nothing is deployed");
+}
+
+#[test]
+fn a_damaged_repository_is_told_and_healed() {
+    let stage = Stage::deployed();
+    stage.ok("backup");
+    let pack = fs::read_dir(stage.root().join("backups/packs")).unwrap().next().unwrap().unwrap().path();
+    let mut bytes = fs::read(&pack).unwrap();
+    bytes[20] ^= 1;
+    fs::write(&pack, bytes).unwrap();
+    let found = stage.run("backup verify --json").exits(1).json();
+    assert_eq!(found["damage"][0]["snapshots"].as_array().unwrap().len(), 1, "{found}");
+    stage.ok("backup");
+    stage.ok("backup verify");
+}
+
+#[test]
+fn a_whole_host_comes_back_on_a_new_machine_from_the_disk_alone() {
+    let old = Stage::deployed();
+    old.shell("printf hunter2 | $XTASK secret set x").exits(0);
+    old.ok("backup");
+    let new = Stage::new();
+    // The new machine has the program and the disk.
+    let stack_toml = fs::read_to_string(new.path("stack.toml")).unwrap();
+    fs::remove_file(new.path("stack.toml")).unwrap();
+    let disk = old.root().join("backups").display().to_string();
+    new.ok(&format!("backup restore latest --repository {disk} --source settings --to found"));
+    let settings = fs::read_to_string(new.path("found/settings/stack.toml")).unwrap();
+    assert_eq!(settings, fs::read_to_string(old.path("stack.toml")).unwrap());
+    // Its ports and its root are its own: on one machine there can be one stack of each.
+    new.write("stack.toml", &stack_toml);
+    new.ok("deploy");
+    fs::remove_dir_all(store(&new)).unwrap();
+    for source in ["models", "secrets"] {
+        new.ok(&format!("backup restore latest --repository {disk} --source {source} --yes"));
+    }
+    assert_eq!(new.ok("status --secrets --json").json(), serde_json::json!({ "x": "hunter2" }));
+    new.ok("verify");
+}
+
+#[test]
+fn a_model_is_carried_to_a_machine_without_internet() {
+    let stage = Stage::deployed();
+    let before = read(&store(&stage));
+    stage.ok("backup export qwen2.5-coder:32b-instruct-q8_0 model.tar");
+    stage.run("backup export qwen2.5-coder:32b-instruct-q8_0 model.tar").exits(2).says("is there already");
+    stage.run("backup export nobody:knows other.tar").exits(10).says("there is no model");
+    fs::remove_dir_all(store(&stage)).unwrap();
+    let whole = fs::read(stage.path("model.tar")).unwrap();
+    // A flipped bit in a blob's content: 512 bytes of header, then the content.
+    let mut wrong = whole.clone();
+    wrong[520] ^= 1;
+    fs::write(stage.path("wrong.tar"), wrong).unwrap();
+    stage.run("backup import wrong.tar").exits(1).says("does not have its digest");
+    fs::write(stage.path("cut.tar"), &whole[..whole.len() / 2]).unwrap();
+    stage.run("backup import cut.tar").exits(1);
+    assert!(!store(&stage).join(MODEL).exists(), "a model that is not whole has no manifest");
+    stage.ok("backup import model.tar");
+    assert!(read(&store(&stage)) == before);
+    stage.ok("verify");
+}
+
+/// A crontab of the stage's own, and no systemd.
+fn with_cron(stage: &Stage) {
+    let programs = [
+        ("systemctl", "echo offline; exit 1"),
+        (
+            "crontab",
+            "cd \"$HOME\"; case $1 in -l) cat table 2>/dev/null || { echo no crontab for me >&2; exit 1; } ;; -) cat >table ;; esac",
+        ),
+    ];
+    for (name, script) in programs {
+        stage.write(&format!("bin/{name}"), &format!("#!/bin/sh\n{script}\n"));
+        fs::set_permissions(stage.path(&format!("bin/{name}")), fs::Permissions::from_mode(0o755)).unwrap();
+    }
+}
+
+#[test]
+fn it_is_scheduled_once_and_what_is_scheduled_works() {
+    let stage = Stage::deployed();
+    with_cron(&stage);
+    stage.write("table", "0 5 * * * theirs\n");
+    stage.ok("backup schedule");
+    let shown = stage.ok("backup schedule --at 03:30 --json").json();
+    assert_eq!(shown["by"], "cron");
+    let table = fs::read_to_string(stage.path("table")).unwrap();
+    let ours: Vec<&str> = table.lines().filter(|line| line.contains("bin/xtask")).collect();
+    assert_eq!(ours.len(), 2, "{table}");
+    assert!(ours[0].starts_with("30 3 * * * ") && ours[1].starts_with("30 9 * * 0 "), "{table}");
+    // As cron would: the line without its five fields, and next to no environment.
+    for line in ours {
+        let line = line.splitn(6, ' ').nth(5).unwrap().replace('\'', "'\\''");
+        stage.shell(&format!("cd / && env -i HOME=\"$HOME\" PATH=/usr/bin:/bin /bin/sh -c '{line}'")).exits(0);
+    }
+    let log = fs::read_to_string(stage.root().join("logs/backup.log")).unwrap();
+    assert!(log.contains("saved ") && log.contains("came back"), "{log}");
+    let said = stage.ok("status").stdout;
+    assert!(said.contains("whole; drill of") && said.contains("runs daily at 03:30 by cron"), "{said}");
+    let checks = stage.ok("verify --json").json();
+    let last = checks["checks"].as_array().unwrap().last().unwrap().clone();
+    assert_eq!((&last["name"], &last["result"]), (&"the last backup is whole".into(), &"pass".into()));
+    stage.ok("backup schedule --remove");
+    assert_eq!(fs::read_to_string(stage.path("table")).unwrap(), "0 5 * * * theirs\n");
+    assert!(!stage.ok("status").stdout.contains("by cron"));
+}
+
+#[test]
+fn what_a_backup_measures_reaches_prometheus() {
+    if ["prometheus", "node_exporter"].into_iter().any(lacks) {
+        return;
+    }
+    let stage = Stage::deployed();
+    stage.ok("backup");
+    let (_, metrics) = stage.get("node-exporter", "/metrics").unwrap();
+    assert!(metrics.contains("\nllm_backup_last_run_complete 1\n"), "{metrics}");
+    // Prometheus has samples by now; they are saved, and nothing of the snapshot is left with it.
+    until("Prometheus has samples to save", || {
+        let saved = stage.ok("backup --json --source prometheus").json();
+        (saved["files"].as_u64() > Some(0)).then_some(())
+    });
+    let left = fs::read_dir(stage.root().join("data/prometheus/snapshots")).into_iter().flatten().count();
+    assert_eq!(left, 0);
+    stage.ok("backup drill");
+    stage.run("backup restore latest --yes").exits(7).says("prometheus runs");
+    stage.ok("stop prometheus");
+    stage.ok("backup restore latest --yes");
+    stage.ok("start prometheus");
+    stage.await_state("prometheus", "healthy");
+}

@@ -5,12 +5,16 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod agent;
 mod backup;
 mod cli;
+mod contract;
 mod crash;
+mod cut;
 mod deploy;
 mod disk;
 mod docker;
+mod far;
 mod gateway;
 mod job;
 mod legacy;

@@ -30,7 +30,7 @@ pub(super) fn make(host: &Host<'_>) -> Made {
         .iter_mut()
         .filter(|it| it.component == Component::Prometheus)
         .for_each(|it| it.config = Some(name.clone()));
-    Made { services, absent, contents, notes: Vec::new(), first: Vec::new() }
+    Made { services, absent, contents, notes: Vec::new(), first: Vec::new(), doors: [].into() }
 }
 
 /// The stand-in takes Ollama's own variables, so that what is set here means the same to the real engine.

@@ -6,6 +6,10 @@
 
 #![expect(clippy::disallowed_methods, reason = "this is the place the rule points to")]
 
+mod work;
+
+pub(crate) use work::{Lines, ask_within, pipe, read_lines, run_following, said};
+
 use std::{
     borrow::Cow,
     collections::BTreeMap,
@@ -108,7 +112,7 @@ pub(crate) struct Started {
 /// a file, since to write where nobody reads any more would end it.
 pub(crate) fn start(command: &Command, lock: &File) -> io::Result<Started> {
     let output = tempfile::tempfile()?;
-    let handle = duct::cmd(&command.program, &command.args)
+    let handle = expression(command)
         .stdin_file(lock.try_clone()?)
         .stderr_to_stdout()
         .stdout_file(output.try_clone()?)
@@ -243,8 +247,28 @@ fn expression(command: &Command) -> duct::Expression {
     command.env.iter().fold(expression, |it, (name, value)| it.env(name, value))
 }
 
+/// Runs a tool to its end and tells whether that was a good one; what it prints is added to `log`. It is killed when
+/// `watch`, asked now and then, says no.
+pub fn run_watched(command: &Command, log: &Path, watch: &mut dyn FnMut() -> bool) -> io::Result<bool> {
+    let log = File::options().create(true).append(true).open(log)?;
+    let handle = duct::cmd(&command.program, &command.args)
+        .stdin_null()
+        .stderr_to_stdout()
+        .stdout_file(log)
+        .unchecked()
+        .start()?;
+    loop {
+        if let Some(done) = handle.wait_timeout(Duration::from_millis(200))? {
+            return Ok(done.status.success());
+        }
+        if !watch() {
+            handle.kill()?;
+        }
+    }
+}
+
 /// What a system's own tool answers; `None` if it is not there, fails, or takes too long.
-pub(crate) fn look_up(name: &str, args: &[&str]) -> Option<String> {
+pub fn look_up(name: &str, args: &[&str]) -> Option<String> {
     let handle = duct::cmd(find(name)?, args).stdin_null().stderr_null().stdout_capture().unchecked().start().ok()?;
     match handle.wait_timeout(ASK_TIMEOUT) {
         Ok(Some(done)) => done.status.success().then(|| String::from_utf8_lossy(&done.stdout).into_owned()),
@@ -508,7 +532,7 @@ pub(crate) fn hold_on_stdin(path: &Path) -> io::Result<bool> {
 }
 
 /// The last line with words in it among the last few kilobytes of a log.
-pub(crate) fn last_words(log: &Path) -> Option<String> {
+pub fn last_words(log: &Path) -> Option<String> {
     let mut file = File::open(log).ok()?;
     let length = file.metadata().ok()?.len();
     io::Seek::seek(&mut file, io::SeekFrom::Start(length.saturating_sub(4096))).ok()?;

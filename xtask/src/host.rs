@@ -56,7 +56,28 @@ pub(crate) fn run(verb: HostVerb) -> Result<Exit> {
                 ..sandbox::Options::new(models)
             })?;
         }
-        HostVerb::Gateway { listen, upstream } => gateway::serve(gateway::Options { listen, upstream })?,
+        HostVerb::Probe { url } => stack::host::probe(&url).map_err(anyhow::Error::msg)?,
+        HostVerb::Gateway {
+            listen,
+            upstream,
+            keys,
+            keys_on_loopback,
+            behind_edge,
+            slots,
+            queue,
+            ask_for_usage,
+            refuse_truncation,
+        } => gateway::serve(gateway::Options {
+            listen,
+            upstream,
+            keys,
+            keys_on_loopback,
+            behind_edge,
+            slots,
+            queue,
+            ask_for_usage,
+            refuse_truncation,
+        })?,
     }
     Ok(Exit::Done)
 }

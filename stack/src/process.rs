@@ -173,7 +173,8 @@ pub fn run_tool(
 ) -> Result<Ended, Failure> {
     let start = || {
         let mut tool = StdCommand::new(&command.program);
-        tool.args(&command.args).envs(&command.env).current_dir(folder).process_group(0);
+        // Some believe PWD, and would work in our folder instead.
+        tool.args(&command.args).envs(&command.env).current_dir(folder).env("PWD", folder).process_group(0);
         tool.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output.try_clone()?);
         tool.spawn()
     };

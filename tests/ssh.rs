@@ -4,7 +4,6 @@ use std::{
     env, fs,
     net::{Ipv4Addr, TcpListener},
     ops::Deref,
-    os::unix::fs::PermissionsExt,
     path::Path,
     time::Duration,
 };
@@ -112,11 +111,6 @@ impl Far {
         let set = variables.iter().filter_map(|name| Some(format!("{name}='{}'", env::var(name).ok()?)));
         let workspace = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
         self.script("cargo", &format!("cd '{workspace}' && {} exec cargo \"$@\"", set.collect::<Vec<_>>().join(" ")));
-    }
-
-    fn script(&self, name: &str, text: &str) {
-        self.write(&format!("bin/{name}"), &format!("#!/bin/sh\n{text}\n"));
-        fs::set_permissions(self.path(&format!("bin/{name}")), fs::Permissions::from_mode(0o755)).unwrap();
     }
 
     /// How many ssh sessions this takes.

@@ -64,7 +64,7 @@ pub(crate) fn lacks(part: &str) -> bool {
 }
 
 /// Says that a test is left out, or fails it.
-fn is_lacking(part: &str) -> bool {
+pub(crate) fn is_lacking(part: &str) -> bool {
     let required = env::var("STACK_TESTS_REQUIRE").unwrap_or_default();
     let required = required.split([',', ' ']).any(|name| name == part);
     assert!(!required, "STACK_TESTS_REQUIRE names {part}, which cannot be had here");
@@ -378,6 +378,15 @@ impl Stage {
         fs::set_permissions(self.path(&format!("bin/{name}")), fs::Permissions::from_mode(0o755)).unwrap();
     }
 
+    /// Puts a shell script of this name first on PATH.
+    pub(crate) fn script(&self, name: &str, text: &str) {
+        let draft = format!("draft-{name}");
+        self.write(&draft, &format!("#!/bin/sh\n{text}\n"));
+        fs::set_permissions(self.path(&draft), fs::Permissions::from_mode(0o755)).unwrap();
+        fs::create_dir_all(self.path("bin")).unwrap();
+        copy(&self.path(&draft), &self.path(&format!("bin/{name}")));
+    }
+
     /// A command in this stage's folder that knows of nothing outside of it.
     fn command(&self, program: &Path) -> Command {
         let mut command = Command::new(program);
@@ -583,7 +592,7 @@ impl Drop for Stage {
 }
 
 /// Takes a block of ports that no other test has, in this process or another: its guard can be bound only once.
-fn take_ports() -> ([u16; BLOCK as usize], TcpListener) {
+pub(crate) fn take_ports() -> ([u16; BLOCK as usize], TcpListener) {
     let first = PORTS.start + (std::process::id() % 997) as u16 * BLOCK;
     let blocks = (first..PORTS.end).chain(PORTS.start..first).step_by(usize::from(BLOCK));
     let free = |port: &u16| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).ok();

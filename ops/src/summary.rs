@@ -4,7 +4,7 @@ use serde::Serialize;
 use stack::{
     backup::Run,
     component::{Component, Runtime},
-    observed::{Observed, State},
+    observed::{Engine, Observed, State},
     release::{Release, ReleaseId},
 };
 
@@ -69,8 +69,10 @@ fn parts(release: &Release, observed: &Observed) -> Vec<Part> {
         let running = observed.components.get(&service.component);
         let stopped = observed.desired.stopped.contains(&service.component) || observed.desired.halted;
         let (state, detail) = match running {
+            Some(running) if stopped && !running.runs() => (State::Stopped, Some("stopped by hand".to_owned())),
             Some(running) => (running.state, running.detail.clone()),
             None if stopped => (State::Stopped, Some("stopped by hand".to_owned())),
+            None if service.container().is_some() => (State::Stopped, Some(no_container(observed))),
             None if observed.supervisor.is_none() => (State::Stopped, Some("no supervisor runs".to_owned())),
             None => (State::Starting, None),
         };
@@ -83,4 +85,12 @@ fn parts(release: &Release, observed: &Observed) -> Vec<Part> {
         detail: Some(absent.reason.clone()),
     });
     present.chain(absent).collect()
+}
+
+fn no_container(observed: &Observed) -> String {
+    match observed.docker.as_ref().map(|docker| &docker.engine) {
+        Some(Engine::Absent) => "Docker is not installed".to_owned(),
+        Some(Engine::Silent(said)) => format!("Docker's engine does not answer: {said}"),
+        _ => "it has no container".to_owned(),
+    }
 }

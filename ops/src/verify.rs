@@ -85,12 +85,9 @@ pub fn verify(observed: &Observed, model: &str, mut tell: impl FnMut(&Check)) ->
     ask("the engine tells its version".to_owned(), &mut || stack.version());
     let mut before = None;
     ask("the gateway sees the engine".to_owned(), &mut || {
-        let metrics = stack.metrics()?;
+        let metrics = stack.sees_engine()?;
         before = Some(answers(&metrics));
-        match metric(&metrics, "ollama_up") {
-            Some(1.0) => Ok("ollama_up is 1".to_owned()),
-            other => Err(Miss::Fail(format!("ollama_up is {other:?}"))),
-        }
+        Ok("ollama_up is 1".to_owned())
     });
     ask(format!("{model} answers"), &mut || stack.answer(model));
     ask("metrics move when it does".to_owned(), &mut || {
@@ -145,6 +142,19 @@ impl Stack<'_> {
 
     fn metrics(&self) -> Result<String, Miss> {
         self.get(Component::Gateway, "/metrics")
+    }
+
+    /// The gateway looks every two seconds, and the engine may have come up behind it.
+    fn sees_engine(&self) -> Result<String, Miss> {
+        let deadline = Instant::now() + TIMEOUT;
+        loop {
+            let metrics = self.metrics()?;
+            match metric(&metrics, "ollama_up") {
+                Some(1.0) => return Ok(metrics),
+                up if Instant::now() > deadline => return Err(Miss::Fail(format!("ollama_up is {up:?}"))),
+                _ => thread::sleep(Duration::from_millis(100)),
+            }
+        }
     }
 
     fn version(&self) -> Finding {

@@ -11,6 +11,7 @@ mod durable;
 pub mod failure;
 pub mod host;
 pub mod layout;
+pub mod machine;
 pub mod observed;
 pub mod plan;
 pub mod process;

@@ -6,15 +6,20 @@
 
 #![expect(clippy::disallowed_methods, reason = "this is the place the rule points to")]
 
+mod work;
+
+pub(crate) use work::{Lines, ask_within, pipe, read_lines, run_following, said};
+
 use std::{
+    borrow::Cow,
     collections::BTreeMap,
     env, fs,
     fs::{File, TryLockError},
-    io::{self, Read},
+    io::{self, Read, Seek, Write},
     os::{
         fd::AsFd,
         unix::{
-            fs::MetadataExt,
+            fs::{FileTypeExt, MetadataExt},
             process::{CommandExt, ExitStatusExt},
         },
     },
@@ -26,6 +31,8 @@ use std::{
 
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitOptions};
 use serde::{Deserialize, Serialize};
+
+use crate::secret::Secret;
 
 /// Folders that non-interactive shells and cron leave out of PATH, and where tools are all the same.
 const TOOL_FOLDERS: [&str; 8] = [
@@ -41,6 +48,9 @@ const TOOL_FOLDERS: [&str; 8] = [
 
 /// Variables that a component takes from us; everything else it is given by name.
 const KEPT_VARIABLES: [&str; 6] = ["HOME", "LANG", "LOGNAME", "PATH", "TMPDIR", "USER"];
+
+/// The slowest of the tools that only tell something, macOS' `system_profiler`, takes a second or two.
+const ASK_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What to run, as data.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -64,10 +74,20 @@ impl Command {
     }
 }
 
+/// As one would type it.
 impl std::fmt::Display for Command {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.program.display())?;
-        self.args.iter().try_for_each(|arg| write!(f, " {arg}"))
+        f.write_str(&quoted(&self.program.to_string_lossy()))?;
+        self.args.iter().try_for_each(|arg| write!(f, " {}", quoted(arg)))
+    }
+}
+
+/// A word as a shell has to be given it.
+fn quoted(word: &str) -> Cow<'_, str> {
+    let is_plain = |it: char| it.is_alphanumeric() || "-_./:=,+@%~".contains(it);
+    match !word.is_empty() && word.chars().all(is_plain) {
+        true => word.into(),
+        false => format!("'{}'", word.replace('\'', "'\\''")).into(),
     }
 }
 
@@ -79,24 +99,65 @@ pub(crate) struct Finished {
     pub(crate) output: String,
 }
 
-/// Runs a step's command to its end. It inherits `lock`, so that the lock outlives us if we are killed meanwhile.
-pub(crate) fn run(command: &Command, lock: &File, timeout: Duration) -> io::Result<Finished> {
+/// A step's command under way.
+pub(crate) struct Started {
+    handle: duct::Handle,
+    output: File,
+}
+
+/// Starts a step's command. It inherits `lock`, so that the lock outlives us if we are killed meanwhile; and it prints to
+/// a file, since to write where nobody reads any more would end it.
+pub(crate) fn start(command: &Command, lock: &File) -> io::Result<Started> {
+    let output = tempfile::tempfile()?;
     let handle = duct::cmd(&command.program, &command.args)
         .stdin_file(lock.try_clone()?)
         .stderr_to_stdout()
-        .stdout_capture()
+        .stdout_file(output.try_clone()?)
         .unchecked()
         .start()?;
-    match handle.wait_timeout(timeout)? {
-        Some(done) => Ok(Finished {
-            success: done.status.success(),
-            output: String::from_utf8_lossy(&done.stdout).trim().to_owned(),
-        }),
-        None => {
-            handle.kill()?;
-            Err(io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {} s", timeout.as_secs())))
-        }
+    Ok(Started { handle, output })
+}
+
+/// The same for a command that reads `words` on its standard input. There the lock cannot be, so a shell that waits for
+/// the command holds it; the words go to that shell in a pipe, in place of standard error.
+pub(crate) fn start_telling(command: &Command, words: &Secret, lock: &File) -> io::Result<Started> {
+    let output = tempfile::tempfile()?;
+    let (reader, mut writer) = io::pipe()?;
+    writer.write_all(format!("{}\n", words.reveal()).as_bytes())?;
+    let program = command.program.display().to_string();
+    // Not its last command: for that one a shell may step aside.
+    let script = ["-c", "\"$@\" <&2 2>&1; exit $?", "sh", &program].map(str::to_owned);
+    let handle = duct::cmd("/bin/sh", script.iter().chain(&command.args))
+        .stdin_file(lock.try_clone()?)
+        .stderr_file(reader)
+        .stdout_file(output.try_clone()?)
+        .unchecked()
+        .start()?;
+    Ok(Started { handle, output })
+}
+
+impl Started {
+    /// Waits so long for its end.
+    pub(crate) fn wait(&mut self, patience: Duration) -> io::Result<Option<Finished>> {
+        let Some(done) = self.handle.wait_timeout(patience)? else { return Ok(None) };
+        let success = done.status.success();
+        let mut output = Vec::new();
+        self.output.rewind()?;
+        self.output.read_to_end(&mut output)?;
+        Ok(Some(Finished { success, output: String::from_utf8_lossy(&output).trim().to_owned() }))
     }
+}
+
+/// Runs a step's command to its end.
+pub(crate) fn run(command: &Command, lock: &File, timeout: Duration) -> io::Result<Finished> {
+    let mut started = start(command, lock)?;
+    started.wait(timeout)?.map_or_else(
+        || {
+            started.handle.kill()?;
+            Err(io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {} s", timeout.as_secs())))
+        },
+        Ok,
+    )
 }
 
 /// What a command answered.
@@ -132,6 +193,38 @@ fn expression(command: &Command) -> duct::Expression {
     command.env.iter().fold(expression, |it, (name, value)| it.env(name, value))
 }
 
+/// Runs a tool to its end and tells whether that was a good one; what it prints is added to `log`. It is killed when
+/// `watch`, asked now and then, says no.
+pub fn run_watched(command: &Command, log: &Path, watch: &mut dyn FnMut() -> bool) -> io::Result<bool> {
+    let log = File::options().create(true).append(true).open(log)?;
+    let handle = duct::cmd(&command.program, &command.args)
+        .stdin_null()
+        .stderr_to_stdout()
+        .stdout_file(log)
+        .unchecked()
+        .start()?;
+    loop {
+        if let Some(done) = handle.wait_timeout(Duration::from_millis(200))? {
+            return Ok(done.status.success());
+        }
+        if !watch() {
+            handle.kill()?;
+        }
+    }
+}
+
+/// What a system's own tool answers; `None` if it is not there, fails, or takes too long.
+pub fn look_up(name: &str, args: &[&str]) -> Option<String> {
+    let handle = duct::cmd(find(name)?, args).stdin_null().stderr_null().stdout_capture().unchecked().start().ok()?;
+    match handle.wait_timeout(ASK_TIMEOUT) {
+        Ok(Some(done)) => done.status.success().then(|| String::from_utf8_lossy(&done.stdout).into_owned()),
+        _ => {
+            let _ = handle.kill();
+            None
+        }
+    }
+}
+
 /// Starts a program at the head of a process group of its own; both its streams go to `log`.
 pub(crate) fn spawn_group(command: &Command, log: File) -> io::Result<u32> {
     let mut child = command.std();
@@ -142,6 +235,25 @@ pub(crate) fn spawn_group(command: &Command, log: File) -> io::Result<u32> {
 /// Starts a program that outlives us and holds `lock` from its first moment.
 pub(crate) fn spawn_holding(command: &Command, lock: File, log: File) -> io::Result<u32> {
     Ok(command.std().stdin(lock).stdout(log.try_clone()?).stderr(log).spawn()?.id())
+}
+
+/// The same, and whispers it something that must not be written down. Its standard input being the lock, it hears by its
+/// standard output, by which nothing is to go out: see [`whispered`].
+pub(crate) fn spawn_whispering(command: &Command, lock: File, log: File, words: &Secret) -> io::Result<u32> {
+    let (reader, mut writer) = io::pipe()?;
+    writer.write_all(words.reveal().as_bytes())?;
+    Ok(command.std().stdin(lock).stdout(reader).stderr(log).spawn()?.id())
+}
+
+/// What whoever started us has whispered.
+pub(crate) fn whispered() -> io::Result<Option<Secret>> {
+    let mut file = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+    if !file.metadata()?.file_type().is_fifo() {
+        return Ok(None);
+    }
+    let mut words = String::new();
+    file.read_to_string(&mut words)?;
+    Ok(Some(Secret::new(words)))
 }
 
 /// A program that is heard to its end.
@@ -358,7 +470,7 @@ pub(crate) fn hold_on_stdin(path: &Path) -> io::Result<bool> {
 }
 
 /// The last line with words in it among the last few kilobytes of a log.
-pub(crate) fn last_words(log: &Path) -> Option<String> {
+pub fn last_words(log: &Path) -> Option<String> {
     let mut file = File::open(log).ok()?;
     let length = file.metadata().ok()?.len();
     io::Seek::seek(&mut file, io::SeekFrom::Start(length.saturating_sub(4096))).ok()?;

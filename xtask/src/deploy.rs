@@ -1,7 +1,9 @@
 //! `deploy` and `rollback`: look, plan, apply, tell.
 
 use std::{
+    collections::BTreeSet,
     io::IsTerminal,
+    mem,
     path::Path,
     time::{Duration, Instant},
 };
@@ -18,6 +20,8 @@ use stack::{
     plan::{Plan, Step, plan, plan_rollback},
     protocol::{Ended, Event, Outcome},
     release::{Contents, ReleaseId, Service},
+    secret::Secret,
+    settings::RuntimeChoice,
     transport::Client,
 };
 
@@ -39,6 +43,7 @@ pub(crate) fn run(settings: Option<&Path>, args: &cli::Deploy) -> Result<Exit> {
         source: deploy.session.source()?,
         program: PROGRAM_ID.to_owned(),
     };
+    let mut ask_sudo = args.ask_sudo;
     for round in 0..ROUNDS {
         let observed = deploy.observe(args.dry_run)?;
         let (plan, contents) = plan(&wanted, &observed)?;
@@ -47,13 +52,17 @@ pub(crate) fn run(settings: Option<&Path>, args: &cli::Deploy) -> Result<Exit> {
         }
         if round == 0 {
             deploy.say(&format!("{} on {} ({})", plan.release.content.runtime, deploy.session.host(), deploy.why()));
-            if !args.yes && !confirm(&deploy, &plan)? {
-                report::say("nothing was changed");
-                return Ok(Exit::Refused);
-            }
+        }
+        if !args.yes && !confirm(&deploy, &plan)? {
+            report::say("nothing was changed");
+            return Ok(Exit::Refused);
         }
         if plan.steps.is_empty() {
             return deploy.conclude(&plan.release.id, &observed);
+        }
+        if plan.steps.iter().any(|step| !step.as_root().is_empty()) && mem::take(&mut ask_sudo) {
+            let password = report::ask_unseen(&format!("password for sudo on {}: ", deploy.session.host()))?;
+            deploy.session.client.authorize(Secret::new(password))?;
         }
         let release = plan.release.id.clone();
         match deploy.carry_out(plan, contents) {
@@ -119,7 +128,7 @@ fn preview(plan: &Plan, observed: &Observed, contents: &Contents, json: bool) ->
 /// Asks before anything that serves is interrupted; without a terminal there is nobody to ask, and whoever scripted
 /// this meant it. The embedded sandbox never asks.
 fn confirm(deploy: &Run, plan: &Plan) -> Result<bool> {
-    let interrupted: Vec<&str> = plan.steps.iter().filter_map(Step::interrupts).map(|it| it.name()).collect();
+    let interrupted: Vec<&str> = plan.steps.iter().flat_map(Step::interrupts).map(|it| it.name()).collect();
     let nobody = deploy.json || deploy.session.file.is_none() || !std::io::stdin().is_terminal();
     if interrupted.is_empty() || nobody {
         return Ok(true);
@@ -134,6 +143,7 @@ struct Run {
     json: bool,
     begun: Instant,
     changed: usize,
+    noted: BTreeSet<String>,
     /// The job that does it, where it goes on without us.
     job: Option<String>,
 }
@@ -141,18 +151,19 @@ struct Run {
 impl Run {
     fn open(settings: Option<&Path>, need: Need, json: bool) -> Result<Run> {
         let begun = Instant::now();
-        Ok(Run { session: Session::open(settings, need)?, json, begun, changed: 0, job: None })
+        Ok(Run { session: Session::open(settings, need)?, json, begun, changed: 0, noted: BTreeSet::new(), job: None })
     }
 
     fn observe(&mut self, contents: bool) -> Result<Observed> {
-        let question = Question { contents, ..question(&self.session.settings) };
+        let question = Question { contents, ..question(&self.session.settings, PROGRAM_ID) };
         Ok(self.session.client.observe(question)?)
     }
 
     fn why(&self) -> String {
-        match &self.session.file {
-            Some(file) => format!("{} asks for it", file.display()),
-            None => "there is no stack.toml: the embedded sandbox".to_owned(),
+        match (&self.session.file, self.session.settings.engine.runtime) {
+            (Some(_), RuntimeChoice::Auto) => "what a host of its kind runs best".to_owned(),
+            (Some(file), RuntimeChoice::Fixed(_)) => format!("{} asks for it", file.display()),
+            (None, _) => "there is no stack.toml: the embedded sandbox".to_owned(),
         }
     }
 
@@ -164,7 +175,12 @@ impl Run {
     }
 
     fn carry_out(&mut self, plan: Plan, contents: Contents) -> Result<Outcome, Failure> {
-        plan.notes.iter().for_each(|note| self.say(&format!("note: {note}")));
+        // The next round has mostly the same to say.
+        for note in &plan.notes {
+            if self.noted.insert(note.clone()) {
+                self.say(&format!("note: {note}"));
+            }
+        }
         self.follow(|client, follow| client.apply(plan, contents, follow))
     }
 

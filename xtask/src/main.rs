@@ -1,6 +1,7 @@
 //! The command line: parse, call one library, report. Nothing else prints.
 
 mod backup;
+mod bench;
 mod cli;
 mod control;
 mod deploy;
@@ -8,7 +9,10 @@ mod diff;
 mod host;
 mod init;
 mod job;
+mod key;
 mod logs;
+mod model;
+mod preflight;
 mod program;
 mod progress;
 mod report;
@@ -33,6 +37,7 @@ fn main() -> ExitCode {
     let settings = cli.settings.as_deref();
     let done = match cli.verb {
         Verb::Init(args) => init::run(settings, &args),
+        Verb::Preflight(args) => preflight::run(settings, &args),
         Verb::Deploy(args) => deploy::run(settings, &args),
         Verb::Status(args) => status::run(settings, &args),
         Verb::Logs(args) => logs::run(settings, &args),
@@ -41,9 +46,12 @@ fn main() -> ExitCode {
         Verb::Restart(args) => control::run(settings, Action::Restart, &args),
         Verb::Rollback(args) => deploy::roll_back(settings, &args),
         Verb::Verify(args) => verify::run(settings, &args),
+        Verb::Bench(args) => bench::run(settings, *args),
         Verb::Backup(args) => backup::run(settings, args),
         Verb::Uninstall(args) => uninstall::run(settings, &args),
+        Verb::Model(verb) => model::run(settings, verb),
         Verb::Secret(verb) => secret::run(settings, verb),
+        Verb::Key(verb) => key::run(settings, verb),
         Verb::Job(verb) => job::run(settings, verb),
         Verb::Completions(args) => completions(args.shell),
         Verb::Host(verb) => host::run(verb),

@@ -11,6 +11,9 @@ use xshell::{Shell, cmd};
 
 use crate::{report, session};
 
+/// Whether this very program needs no libc of the machine that it runs on.
+pub(crate) const IS_STATIC: bool = cfg!(target_feature = "crt-static");
+
 /// The triple to build for, by what `uname -s` and `-m` say. Linux programs are linked statically, so that the host's libc
 /// does not matter.
 fn triple(system: &System) -> Option<&'static str> {

@@ -1,11 +1,8 @@
 //! `secret`: values that only the host keeps.
 
-use std::{
-    io::{self, IsTerminal, Read},
-    path::Path,
-};
+use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use stack::{
     failure::{Class, Failure},
     secret::Secret,
@@ -41,19 +38,13 @@ pub(crate) fn run(settings: Option<&Path>, verb: cli::Secret) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
-/// From a prompt without echo, or from what is piped in: never from an argument, which everybody can see.
+/// Never from an argument, which everybody can see.
 fn read(name: &str) -> Result<Secret> {
-    let mut value = String::new();
-    if io::stdin().is_terminal() {
-        value = rpassword::prompt_password(format!("{name}: ")).context("cannot read from the terminal")?;
-    } else {
-        io::stdin().read_to_string(&mut value).context("cannot read standard input")?;
-    }
-    let value = value.strip_suffix('\n').unwrap_or(&value);
+    let value = report::ask_unseen(&format!("{name}: "))?;
     if value.is_empty() {
         return Err(Failure::new(Class::Settings, format!("no value for {name} came"))
             .hint(format!("type it when asked, or pipe it in: `… | cargo xtask secret set {name}`"))
             .into());
     }
-    Ok(Secret::new(value.to_owned()))
+    Ok(Secret::new(value))
 }

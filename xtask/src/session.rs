@@ -19,7 +19,7 @@ use stack::{
     layout::{self, Root},
     release::Contents,
     settings::{LoadError, RuntimeChoice, Settings},
-    ssh::{self, Ssh},
+    ssh::{self, Ssh, System},
     transport::{Client, Transport},
 };
 
@@ -84,8 +84,13 @@ fn transport(settings: &Settings, folder: &Path, need: Need) -> Result<Box<dyn T
     let here = deployed_here();
     if here.is_some() || host.address == "localhost" {
         let root = here.map_or_else(|| local_root(settings, folder).map(Root::new), Ok)?;
-        let program = env::current_exe().context("cannot find this program's own file")?;
-        return Ok(Box::new(Host { root, program, program_id: PROGRAM_ID.to_owned() }));
+        let program = match is_contained(settings) && need == Need::This && !program::IS_STATIC {
+            // In a container there is no libc to load: another build of the same sources, unless it is there already.
+            true if root.has_program(PROGRAM_ID) => root.program(),
+            true => program::build(&System::here()?)?,
+            false => env::current_exe().context("cannot find this program's own file")?,
+        };
+        return Ok(Box::new(Host { root, program, program_id: PROGRAM_ID.to_owned(), password: None }));
     }
     let target = ssh::Target {
         address: host.address.clone(),
@@ -95,6 +100,14 @@ fn transport(settings: &Settings, folder: &Path, need: Need) -> Result<Box<dyn T
         program: (need == Need::This).then(|| PROGRAM_ID.to_owned()),
     };
     Ok(Box::new(Ssh::connect(&target, &mut program::build)?))
+}
+
+/// Whether the gateway is to run in a container on this machine.
+fn is_contained(settings: &Settings) -> bool {
+    match settings.engine.runtime {
+        RuntimeChoice::Fixed(runtime) => runtime == Runtime::Docker && cfg!(target_os = "linux"),
+        RuntimeChoice::Auto => cfg!(target_os = "linux"),
+    }
 }
 
 /// A file that is not there can be written.
@@ -155,6 +168,14 @@ pub(crate) fn find_settings(named: Option<&Path>) -> Result<(PathBuf, Option<Pat
     let file = folder.join("stack.toml");
     let exists = file.try_exists().with_context(|| format!("cannot look for {}", file.display()))?;
     Ok((folder, exists.then_some(file)))
+}
+
+/// The folder that measurements are kept in: on a host with the data, which outlives its releases, else with the settings.
+pub(crate) fn results(named: Option<&Path>) -> Result<PathBuf> {
+    match deployed_here() {
+        Some(root) => Ok(root.data()),
+        None => Ok(find_settings(named)?.0),
+    }
 }
 
 /// The workspace: where cargo says that it is, else the nearest folder upwards that looks like it.

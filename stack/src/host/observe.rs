@@ -2,20 +2,21 @@
 
 use std::{
     collections::BTreeMap,
-    fs, io,
+    env, fs, io,
+    net::{Ipv6Addr, TcpListener},
     path::{Path, PathBuf},
 };
 
 use walkdir::WalkDir;
 
-use super::{journal, port};
+use super::{docker, journal, machine, port, secrets};
 use crate::{
     backup::Backups,
-    component::Component,
+    component::{Component, Runtime},
     durable,
     failure::{Doing, Failure},
     layout::Root,
-    observed::{Desired, Observed, PortFact, Question, Running, State, Supervisor},
+    observed::{Account, Desired, Observed, PortFact, Question, Running, State, Supervisor},
     process,
     release::{Contents, Release, ReleaseId, sha256_hex},
     supervise::{Record, Status},
@@ -27,14 +28,33 @@ pub(super) fn observe(root: &Root, question: &Question) -> Result<Observed, Fail
     let current = current(root)?;
     let manifest = current.as_ref().and_then(|id| releases.iter().find(|release| release.id == *id));
     let desired: Desired = durable::read_json(&root.desired())?.unwrap_or_default();
-    let components = components(root)?;
+    let contained = manifest.is_some_and(|release| release.content.runtime == Runtime::Docker);
+    let (components, docker) = if contained || question.images.is_some() {
+        let manifest = manifest.filter(|_| contained);
+        // An engine that does not answer is a fact, not a fault.
+        let (found, silent) = match docker::containers(root, manifest) {
+            Ok(found) => (found, None),
+            Err(failure) => (docker::Containers::default(), Some(failure.causes.join(": "))),
+        };
+        let docker = docker::facts(root, question, manifest, found.remnants, silent)?;
+        (if contained { found.components } else { components(root)? }, Some(docker))
+    } else {
+        (components(root)?, None)
+    };
+    let system = process::uname('s').doing("cannot run", Path::new("uname"))?;
     Ok(Observed {
-        system: process::uname('s').doing("cannot run", Path::new("uname"))?,
+        facts: question.facts.as_ref().map(|models| machine::machine(&system, root, models)),
+        system,
         machine: process::uname('m').doing("cannot run", Path::new("uname"))?,
         root: root.path().to_owned(),
         program: read_text(&root.program_id())?.filter(|_| root.program().exists()),
         damaged: manifest.map(|release| damaged(root, release)).unwrap_or_default(),
         contents: manifest.filter(|_| question.contents).map(|it| contents(root, it)).unwrap_or_default(),
+        account: account(),
+        ipv6: TcpListener::bind((Ipv6Addr::UNSPECIFIED, 0)).is_ok(),
+        taken: taken(question, root, &components),
+        docker,
+        secrets: secrets::list(root, false)?.into_keys().collect(),
         ports: ports(question, manifest, &components)?,
         history: durable::read_json(&root.history())?.unwrap_or_default(),
         interrupted: journal::interrupted(&root.journal()).doing("cannot read", &root.journal())?,
@@ -80,7 +100,7 @@ fn read_text(path: &Path) -> Result<Option<String>, Failure> {
 }
 
 /// The releases, and beside them and the program what a deploy that was killed has left.
-fn releases(root: &Root) -> Result<(Vec<Release>, Vec<String>), Failure> {
+pub(super) fn releases(root: &Root) -> Result<(Vec<Release>, Vec<String>), Failure> {
     let (mut releases, mut leftovers) = (Vec::new(), Vec::new());
     for folder in [root.releases(), root.bin()] {
         if !folder.exists() {
@@ -139,13 +159,27 @@ fn components(root: &Root) -> Result<BTreeMap<Component, Running>, Failure> {
     Ok(components)
 }
 
+fn account() -> Account {
+    let ids = format!("{}:{}", rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
+    Account { ids, home: env::home_dir().unwrap_or_default() }
+}
+
+/// Who has the ports that are to be had as they are. Those that our own edge listens on are had.
+fn taken(question: &Question, root: &Root, components: &BTreeMap<Component, Running>) -> BTreeMap<u16, String> {
+    let edge_runs = components.get(&Component::Edge).is_some_and(Running::runs);
+    let servers = fs::read_to_string(root.live().join("nginx/servers.conf")).unwrap_or_default();
+    let ours = |port: &u16| edge_runs && servers.contains(&format!("listen {port};"));
+    let ports = question.fixed_ports.iter().filter(|port| !ours(port) && !port::is_free(**port));
+    ports.map(|port| (*port, port::holder(*port))).collect()
+}
+
 /// Only the ports of components that do not run are tried: what runs has its port.
 fn ports(
     question: &Question,
     current: Option<&Release>,
     components: &BTreeMap<Component, Running>,
 ) -> Result<BTreeMap<Component, PortFact>, Failure> {
-    let runs = |component: &Component| components.get(component).is_some_and(|running| running.identity.is_some());
+    let runs = |component: &Component| components.get(component).is_some_and(Running::runs);
     let had = |component: &Component, wanted: u16| {
         let port = current?.content.ports.get(component).filter(|port| port.wanted == wanted)?;
         (runs(component) || port::is_free(port.chosen)).then_some(port.chosen)

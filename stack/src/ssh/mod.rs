@@ -68,6 +68,17 @@ pub struct System {
     pub machine: String,
 }
 
+impl System {
+    /// This machine.
+    ///
+    /// # Errors
+    /// There is no `uname`.
+    pub fn here() -> Result<System, Failure> {
+        let ask = |what| crate::process::uname(what).doing("cannot run", Path::new("uname"));
+        Ok(System { name: ask('s')?, machine: ask('m')? })
+    }
+}
+
 /// The first line of the program on the host.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Hello {

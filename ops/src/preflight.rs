@@ -1,0 +1,274 @@
+//! Whether a machine is fit to be a host, before anything is put on it.
+//!
+//! Judgement only, over facts that were observed. Invariant: a pass rests on a fact; what the machine did not tell is a
+//! warning that says so.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use serde::Serialize;
+use stack::{
+    machine::{Disk, Mac, Machine},
+    observed::Observed,
+};
+
+const GIB: u64 = 1 << 30;
+
+/// Releases, logs and samples.
+const STACK_BYTES: u64 = 2 * GIB;
+
+/// The guide's model, and room to pull its successor beside it.
+const MODELS_BYTES: u64 = 80 * GIB;
+
+/// Certificates and log lines from two clocks can be compared up to about here.
+const SKEW: Duration = Duration::from_secs(60);
+
+/// Ollama runs on this and later.
+const MACOS: u32 = 14;
+
+/// Below this a model that is loaded pushes something else out.
+const FREE_PERCENT: u32 = 10;
+
+/// How a check ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    /// Fit.
+    Pass,
+    /// It will work, not well or not for long.
+    Warn,
+    /// It will not work.
+    Fail,
+}
+
+/// One check; the shape of `preflight --json` is `{"checks":[…]}` of these.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Check {
+    /// What was looked at.
+    pub name: &'static str,
+    /// How it ended.
+    pub result: Verdict,
+    /// The fact, and what is wrong with it.
+    pub detail: String,
+    /// The command or the step that mends it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fix: Option<String>,
+}
+
+/// Judges a host by what was observed of it. `now` is this machine's clock when the host told its own.
+pub fn preflight(observed: &Observed, machine: &Machine, now: DateTime<Utc>) -> Vec<Check> {
+    let mut checks = vec![system(machine), processor(machine), memory(machine), gpu(observed, machine)];
+    checks.extend(machine.gpu_limit_bytes.map(gpu_limit));
+    checks.extend(machine.disks.iter().map(room));
+    checks.push(clock(machine.clock, now));
+    checks.push(address(machine));
+    checks.extend(ports(observed));
+    checks.extend(machine.mac.iter().flat_map(mac));
+    checks
+}
+
+fn pass(name: &'static str, detail: impl Into<String>) -> Check {
+    Check { name, result: Verdict::Pass, detail: detail.into(), fix: None }
+}
+
+fn warn(name: &'static str, detail: impl Into<String>, fix: impl Into<String>) -> Check {
+    Check { name, result: Verdict::Warn, detail: detail.into(), fix: Some(fix.into()) }
+}
+
+fn fail(name: &'static str, detail: impl Into<String>, fix: impl Into<String>) -> Check {
+    Check { result: Verdict::Fail, ..warn(name, detail, fix) }
+}
+
+/// A fact that the machine kept to itself.
+fn untold(name: &'static str, command: &str) -> Check {
+    warn(name, "the machine does not tell", format!("look for yourself: {command}"))
+}
+
+fn system(machine: &Machine) -> Check {
+    let name = "system";
+    let Some(os) = &machine.os else { return untold(name, "uname -a") };
+    let major = os.strip_prefix("macOS ").and_then(|version| version.split('.').next()?.parse::<u32>().ok());
+    match major {
+        Some(major) if major < MACOS => {
+            fail(name, format!("{os}: Ollama runs on macOS {MACOS} and later"), "softwareupdate --list")
+        }
+        _ => pass(name, os),
+    }
+}
+
+fn processor(machine: &Machine) -> Check {
+    match (&machine.chip, machine.cores) {
+        (Some(chip), Some(cores)) => pass("processor", format!("{chip}, {cores} cores")),
+        _ => untold("processor", "sysctl machdep.cpu.brand_string hw.ncpu, or lscpu"),
+    }
+}
+
+fn memory(machine: &Machine) -> Check {
+    let name = "memory";
+    let Some(bytes) = machine.memory_bytes else { return untold(name, "sysctl hw.memsize, or free -b") };
+    let detail = gib(bytes);
+    if bytes < 16 * GIB {
+        return warn(
+            name,
+            format!("{detail}: enough for small models only"),
+            "choose a model of at most 8B parameters",
+        );
+    }
+    pass(name, detail)
+}
+
+fn gpu(observed: &Observed, machine: &Machine) -> Check {
+    let name = "GPU";
+    let is_mac = observed.system == "Darwin";
+    let described: Vec<String> = machine
+        .gpus
+        .iter()
+        .map(|gpu| {
+            let cores = gpu.cores.map(|cores| format!("{cores} cores"));
+            let parts = [Some(gpu.name.clone()), cores, gpu.memory_bytes.map(gib), gpu.metal.clone()];
+            parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
+        })
+        .collect();
+    match described.is_empty() {
+        true if is_mac => untold(name, "system_profiler SPDisplaysDataType"),
+        true => warn(
+            name,
+            "none that the engine can use: models run on the processor",
+            "install NVIDIA's driver if there is a card: `nvidia-smi` lists what it sees",
+        ),
+        false if is_mac && machine.gpus.iter().all(|gpu| gpu.metal.is_none()) => fail(
+            name,
+            format!("{}: without Metal models run on the processor", described.join("; ")),
+            "use the Mac itself, not a virtual machine on it",
+        ),
+        false => pass(name, described.join("; ")),
+    }
+}
+
+fn gpu_limit(bytes: u64) -> Check {
+    pass(
+        "GPU memory limit",
+        match bytes {
+            0 => "the system's own policy: about two thirds to three quarters of memory".to_owned(),
+            _ => format!("{} by hand, until the next restart", gib(bytes)),
+        },
+    )
+}
+
+fn room(disk: &Disk) -> Check {
+    let (name, needed) = match disk.what.as_str() {
+        "models" => ("room for models", MODELS_BYTES),
+        _ => ("room for the stack", STACK_BYTES),
+    };
+    let detail = format!("{} free at {}", gib(disk.available_bytes), disk.path.display());
+    if disk.available_bytes >= needed {
+        return pass(name, detail);
+    }
+    let detail = format!("{detail}, {} are wanted", gib(needed));
+    match name {
+        "room for models" => warn(name, detail, "set `engine.models_path` to a folder on a larger disk"),
+        _ => fail(name, detail, "set `host.root` to a folder on another disk"),
+    }
+}
+
+fn clock(theirs: DateTime<Utc>, ours: DateTime<Utc>) -> Check {
+    let skew = (theirs - ours).abs().to_std().unwrap_or_default();
+    if skew <= SKEW {
+        return pass("clock", "agrees with this machine's");
+    }
+    let side = if theirs > ours { "ahead of" } else { "behind" };
+    warn(
+        "clock",
+        format!("{} s {side} this machine's", skew.as_secs()),
+        "sudo sntp -sS time.apple.com, or timedatectl set-ntp true",
+    )
+}
+
+fn address(machine: &Machine) -> Check {
+    match machine.address {
+        Some(address) if !address.is_loopback() => pass("LAN address", address.to_string()),
+        Some(address) => pass("LAN address", format!("{address}: reached from this machine itself")),
+        None => warn("LAN address", "no route leads to other machines", "plug the network in, or join one"),
+    }
+}
+
+fn ports(observed: &Observed) -> Vec<Check> {
+    let taken = observed.ports.iter().filter_map(|(component, fact)| {
+        let holder = fact.holder.as_ref()?;
+        Some(fail(
+            "ports",
+            format!("{} for the {component} is taken by {holder}", fact.wanted),
+            format!("stop {holder}, or set another one under [ports]"),
+        ))
+    });
+    let mut checks: Vec<Check> = taken.collect();
+    if checks.is_empty() {
+        let wanted: Vec<String> = observed.ports.values().map(|fact| fact.wanted.to_string()).collect();
+        checks.push(pass("ports", format!("free or ours: {}", wanted.join(", "))));
+    }
+    checks
+}
+
+/// What is particular to a Mac that serves without a screen.
+fn mac(mac: &Mac) -> Vec<Check> {
+    let power = "sudo pmset -a sleep 0 disksleep 0 womp 1 autorestart 1";
+    let mut checks = vec![
+        match mac.sleep_min {
+            Some(0) => pass("sleep", "never"),
+            Some(minutes) => warn("sleep", format!("after {minutes} min, in the middle of an answer too"), power),
+            None => untold("sleep", "pmset -g"),
+        },
+        match mac.restarts_after_power_failure {
+            Some(true) => pass("power failure", "it starts again by itself"),
+            Some(false) => warn("power failure", "it stays off afterwards", power),
+            None => untold("power failure", "pmset -g"),
+        },
+        match mac.filevault {
+            Some(false) => pass("FileVault", "off: it starts without anybody"),
+            Some(true) => warn(
+                "FileVault",
+                "on: after a power failure somebody has to type a password",
+                "`sudo fdesetup authrestart` covers one planned restart",
+            ),
+            None => untold("FileVault", "fdesetup status"),
+        },
+        match mac.firewall {
+            Some(false) => pass("firewall", "off: the edge's own allowlist guards"),
+            Some(true) => warn(
+                "firewall",
+                "on: it has to let nginx in",
+                "deploy tells it; `socketfilterfw --listapps` shows whether it heard",
+            ),
+            None => untold("firewall", "/usr/libexec/ApplicationFirewall/socketfilterfw --getglobalstate"),
+        },
+        match &mac.homebrew {
+            Some(brew) => pass("Homebrew", brew.display().to_string()),
+            None => warn(
+                "Homebrew",
+                "not installed: nginx, Prometheus and Grafana come from it",
+                "https://brew.sh has the command",
+            ),
+        },
+    ];
+    if mac.ollama_app {
+        checks.push(warn(
+            "Ollama app",
+            "installed: it starts an engine of its own and fights for the port",
+            "quit it and take it out of the login items",
+        ));
+    }
+    if mac.ollama_service == Some(true) {
+        checks.push(warn("Ollama service", "Homebrew runs an engine of its own", "brew services stop ollama"));
+    }
+    if let Some(percent) = mac.memory_free_percent {
+        checks.push(match percent < FREE_PERCENT {
+            true => warn("memory pressure", format!("{percent} % free"), "quit what is not needed"),
+            false => pass("memory pressure", format!("{percent} % free")),
+        });
+    }
+    checks
+}
+
+fn gib(bytes: u64) -> String {
+    format!("{:.1} GiB", bytes as f64 / GIB as f64)
+}

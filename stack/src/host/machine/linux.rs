@@ -1,0 +1,72 @@
+//! Linux: what /proc and /etc say, and NVIDIA's own tool.
+
+use std::fs;
+
+use super::ask;
+use crate::machine::{Gpu, Machine};
+
+pub(super) fn system() -> Machine {
+    let read = |path| fs::read_to_string(path).unwrap_or_default();
+    let cpuinfo = read("/proc/cpuinfo");
+    Machine {
+        os: pretty_name(&read("/etc/os-release")),
+        chip: field(&cpuinfo, "model name").map(str::to_owned),
+        cores: std::thread::available_parallelism().ok().and_then(|cores| u32::try_from(cores.get()).ok()),
+        memory_bytes: field(&read("/proc/meminfo"), "MemTotal").and_then(kibibytes),
+        gpus: ask("nvidia-smi", &["--query-gpu=name,memory.total", "--format=csv,noheader,nounits"])
+            .map(|csv| nvidia(&csv))
+            .unwrap_or_default(),
+        uptime_s: read("/proc/uptime").split('.').next().and_then(|seconds| seconds.parse().ok()),
+        ..Machine::default()
+    }
+}
+
+fn pretty_name(os_release: &str) -> Option<String> {
+    let value = os_release.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="))?;
+    Some(value.trim_matches('"').to_owned())
+}
+
+/// The value of the first `key : value`, however it is indented.
+fn field<'a>(text: &'a str, key: &str) -> Option<&'a str> {
+    let fields = text.lines().filter_map(|line| line.split_once(':'));
+    fields.into_iter().find(|(name, _)| name.trim() == key).map(|(_, value)| value.trim())
+}
+
+fn kibibytes(value: &str) -> Option<u64> {
+    Some(value.strip_suffix(" kB")?.trim().parse::<u64>().ok()? << 10)
+}
+
+/// `NAME, MiB` a line.
+fn nvidia(csv: &str) -> Vec<Gpu> {
+    let gpu = |line: &str| {
+        let (name, mebibytes) = line.rsplit_once(',')?;
+        let memory_bytes = mebibytes.trim().parse::<u64>().ok().map(|mebibytes| mebibytes << 20);
+        Some(Gpu { name: name.trim().to_owned(), cores: None, memory_bytes, metal: None })
+    };
+    csv.lines().filter_map(gpu).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_what_linux_says() {
+        assert_eq!(
+            pretty_name("NAME=\"Debian\"\nPRETTY_NAME=\"Debian GNU/Linux 12 (bookworm)\"\n").unwrap(),
+            "Debian GNU/Linux 12 (bookworm)"
+        );
+        let cpuinfo = "processor\t: 0\nmodel name\t: AMD EPYC 7763: 64-Core\nprocessor\t: 1\nmodel name\t: other\n";
+        assert_eq!(field(cpuinfo, "model name"), Some("AMD EPYC 7763: 64-Core"));
+        assert_eq!(field("MemTotal:       24626684 kB\n", "MemTotal").and_then(kibibytes), Some(25_217_724_416));
+        assert_eq!(field("MemTotal 1\n", "MemTotal"), None);
+    }
+
+    #[test]
+    fn reads_every_gpu_that_nvidia_lists() {
+        let gpus = nvidia("NVIDIA RTX 6000 Ada Generation, 49140\nTesla, T4, [N/A]\n\n");
+        assert_eq!(gpus.len(), 2);
+        assert_eq!(gpus[0].memory_bytes, Some(49_140 << 20));
+        assert_eq!((gpus[1].name.as_str(), gpus[1].memory_bytes), ("Tesla, T4", None));
+    }
+}

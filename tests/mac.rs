@@ -1,0 +1,63 @@
+//! A Mac, as far as one can be had here: stand-ins for its tools, first on PATH, that answer with recorded output, keep
+//! state, and fail loudly on what they do not know (`mac/`).
+
+use std::fs;
+
+use serde_json::Value;
+
+use crate::stage::Stage;
+
+const HERE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests");
+
+/// A stage that takes itself for a Mac.
+fn mac() -> Stage {
+    let stage = Stage::new();
+    fs::create_dir_all(stage.path("state")).unwrap();
+    let state = stage.path("state").display().to_string();
+    for tool in fs::read_dir(format!("{HERE}/mac")).unwrap() {
+        let tool = tool.unwrap();
+        let name = tool.file_name().into_string().unwrap();
+        let places = format!("STAND_IN_STATE='{state}' STAND_IN_FIXTURES='{HERE}/fixtures/macos'");
+        stage.script(&name, &format!("{places} exec '{HERE}/mac/{name}' \"$@\""));
+    }
+    stage
+}
+
+/// `preflight --json` by the name of the check.
+fn check(stage: &Stage, name: &str) -> Value {
+    let checks = stage.run("preflight --json").json();
+    let found = checks["checks"].as_array().unwrap().iter().find(|check| check["name"] == name);
+    found.unwrap_or_else(|| panic!("no check {name} in {checks:#}")).clone()
+}
+
+#[test]
+fn preflight_judges_a_mac_by_what_its_tools_say() {
+    let stage = mac();
+    let said = stage.ok("preflight").stdout;
+    assert!(said.contains("PASS  processor           Apple M2 Ultra, 24 cores"), "{said}");
+    assert!(said.contains("PASS  GPU                 Apple M2 Max, 30 cores, Metal 4"), "{said}");
+    assert!(said.contains("PASS  memory              64.0 GiB"), "{said}");
+    assert!(said.contains("WARN  sleep               after 1 min"), "{said}");
+    assert!(said.contains("WARN  power failure       the machine does not tell"), "{said}");
+    assert!(said.contains("WARN  FileVault           on"), "{said}");
+    assert!(!said.contains("Ollama service"), "{said}");
+    assert!(!stage.root().exists(), "preflight changes nothing");
+}
+
+#[test]
+fn preflight_sees_what_has_changed() {
+    let stage = mac();
+    stage.write("state/pmset.sleep", "0");
+    stage.write("state/iogpu.wired_limit_mb", "49152");
+    stage.write("state/brew.services", "ollama started me ~/Library/LaunchAgents/homebrew.mxcl.ollama.plist\n");
+    assert_eq!(check(&stage, "sleep")["result"], "pass");
+    assert_eq!(check(&stage, "GPU memory limit")["detail"], "48.0 GiB by hand, until the next restart");
+    assert_eq!(check(&stage, "Ollama service")["fix"], "brew services stop ollama");
+    stage.script("sw_vers", "echo 13.6");
+    let old = check(&stage, "system");
+    assert_eq!(
+        (&old["result"], old["detail"].as_str().unwrap()),
+        (&"fail".into(), "macOS 13.6: Ollama runs on macOS 14 and later")
+    );
+    stage.run("preflight").exits(1).says("checks failed");
+}

@@ -19,7 +19,7 @@ use crate::stage::copy;
 const HOSTILE: [&str; 6] = ["two words", "", "it's \"quoted\"", "$HOME `id`", "*", "back\\slash\nnewline"];
 
 /// What is called, and the argv that the verb then sees.
-const HANDED_OVER: [(&str, &[&str], &[&str]); 26] = [
+const HANDED_OVER: [(&str, &[&str], &[&str]); 28] = [
     ("start.sh", &[], &["deploy"]),
     ("stop.sh", &[], &["stop"]),
     ("logs.sh", &[], &["logs", "--follow", "ollama"]),

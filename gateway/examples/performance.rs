@@ -290,8 +290,9 @@ fn median(mut values: Vec<f64>) -> f64 {
 }
 
 async fn measure() {
-    let pinned = Command::new("taskset").args(["-pc", "0", &std::process::id().to_string()]).stdout(Stdio::null());
-    assert!(pinned.status().unwrap().success(), "taskset pins the clients");
+    let pinned =
+        Command::new("taskset").args(["-pc", "0", &std::process::id().to_string()]).stdout(Stdio::null()).status();
+    assert!(pinned.unwrap().success(), "taskset pins the clients");
     let own = env::current_exe().unwrap().display().to_string();
     let folder = tempfile::tempdir().unwrap();
     let addresses = [free_address().await, free_address().await, free_address().await];

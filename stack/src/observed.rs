@@ -4,6 +4,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     path::PathBuf,
 };
 
@@ -43,6 +44,11 @@ pub struct Observed {
     pub system: String,
     /// `uname -m`: `x86_64`, `arm64`.
     pub machine: String,
+    /// What time it is there.
+    pub clock: DateTime<Utc>,
+    /// The address at which whoever asks has reached it; `None` without a connection, and where the address is good for
+    /// one link only.
+    pub reached_at: Option<IpAddr>,
     /// The root, absolute.
     pub root: PathBuf,
     /// Who we are there.

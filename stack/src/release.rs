@@ -67,6 +67,9 @@ pub struct Content {
     pub absent: Vec<Absent>,
     /// Which port each component got.
     pub ports: BTreeMap<Component, Port>,
+    /// At which port of the LAN the edge lets a component be reached; those that are not named listen on loopback only.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub doors: BTreeMap<Component, u16>,
     /// The files of the release by path below its folder: SHA-256 of the content, in hex.
     pub files: BTreeMap<String, String>,
 }

@@ -27,6 +27,8 @@ fn bare() -> Observed {
     Observed {
         system: "Linux".into(),
         machine: "x86_64".into(),
+        clock: chrono::DateTime::UNIX_EPOCH,
+        reached_at: None,
         root: PathBuf::from("/home/me/.sandbox"),
         program: None,
         current: None,

@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::Result;
+use chrono::Utc;
 use ops::summary::Summary;
 use serde_json::json;
 use stack::{
@@ -26,10 +27,10 @@ use stack::{
 };
 
 use crate::{
-    cli, diff, progress,
+    agent, cli, clock, diff, progress,
     report::{self, Exit},
     session::{Need, PROGRAM_ID, Session},
-    status, there,
+    status, there, verify,
 };
 
 /// Looks that a deploy takes at the most. One is enough unless a step reveals facts that nobody could have planned with.
@@ -52,6 +53,8 @@ pub(crate) fn run(settings: Option<&Path>, args: &cli::Deploy) -> Result<Exit> {
         }
         if round == 0 {
             deploy.say(&format!("{} on {} ({})", plan.release.content.runtime, deploy.session.host(), deploy.why()));
+            let clock = clock::warning(deploy.session.host(), observed.clock, Utc::now());
+            clock.iter().for_each(|warning| deploy.say(&format!("note: {warning}")));
         }
         if !args.yes && !confirm(&deploy, &plan)? {
             report::say("nothing was changed");
@@ -264,24 +267,36 @@ impl Run {
             _ => format!("done in {took}\n"),
         });
         report::data(&status::table(&summary))?;
+        if self.changed > 0 && !self.session.is_here {
+            // The gate has passed there. Whether it can be reached from here, only we can tell.
+            verify::print(&ops::verify::from_client(&summary))?;
+        }
+        // The stack serves; that an agent's settings cannot be written is said, and no reason to call the deploy failed.
+        match agent::refresh(&self.session) {
+            Ok(names) => {
+                names.iter().for_each(|name| report::say(&format!("{name} follows: its settings are up to date")))
+            }
+            Err(error) => report::say(&format!("an agent's settings could not follow: {error:#}")),
+        }
         let release = observed.current_release();
         if let Some(gateway) = release.and_then(|release| release.service(Component::Gateway)) {
-            self.invite(gateway);
+            self.invite(gateway, summary.door(Component::Gateway));
         }
         Ok(Exit::Done)
     }
 
     /// What to try next, as it works from here: another machine's loopback is reached through ssh.
-    fn invite(&self, gateway: &Service) {
+    fn invite(&self, gateway: &Service, door: Option<&str>) {
         let (host, port) = (self.session.host(), gateway.listen.port());
         let mut tries = vec!["cargo xtask verify".to_owned()];
-        if !self.session.is_here {
+        if !self.session.is_here && door.is_none() {
             tries.push(format!(
                 "ssh -N -L {port}:127.0.0.1:{port} {host} &   # what listens there, listens on its loopback only"
             ));
         }
         let body = json!({ "model": self.session.settings.models.default, "prompt": "hello" });
-        tries.push(format!("curl {}/api/generate -d '{body}'", gateway.url("")));
+        let url = door.map_or_else(|| gateway.url(""), str::to_owned);
+        tries.push(format!("curl {url}/api/generate -d '{body}'"));
         report::say(&format!("\ntry:  {}", tries.join("\n      ")));
     }
 }

@@ -1,8 +1,10 @@
 //! The command line: parse, call one library, report. Nothing else prints.
 
+mod agent;
 mod backup;
 mod bench;
 mod cli;
+mod clock;
 mod control;
 mod deploy;
 mod diff;
@@ -11,6 +13,7 @@ mod init;
 mod job;
 mod key;
 mod logs;
+mod model;
 mod preflight;
 mod program;
 mod progress;
@@ -48,8 +51,10 @@ fn main() -> ExitCode {
         Verb::Bench(args) => bench::run(settings, *args),
         Verb::Backup(args) => backup::run(settings, args),
         Verb::Uninstall(args) => uninstall::run(settings, &args),
+        Verb::Model(verb) => model::run(settings, verb),
         Verb::Secret(verb) => secret::run(settings, verb),
         Verb::Key(verb) => key::run(settings, verb),
+        Verb::Agent(verb) => agent::run(settings, verb),
         Verb::Job(verb) => job::run(settings, verb),
         Verb::Completions(args) => completions(args.shell),
         Verb::Host(verb) => host::run(verb),

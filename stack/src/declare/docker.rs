@@ -36,10 +36,15 @@ const SERVICES: [(Component, &str, &str); 6] = [
     (Component::NodeExporter, "node-exporter", "STACK_NODE_EXPORTER"),
 ];
 
-/// The ports on the LAN, which clients have written down: they are had as they are, or not at all.
-pub(super) fn lan_ports(settings: &Settings) -> [u16; 3] {
+/// What the edge lets be reached at which port of the LAN. Clients have written these down: they are had as they are, or
+/// not at all.
+pub(super) fn doors(settings: &Settings) -> BTreeMap<Component, u16> {
     let ports = &settings.ports;
-    [ports.api, ports.lan_grafana, ports.lan_prometheus]
+    BTreeMap::from([
+        (Component::Gateway, ports.api),
+        (Component::Grafana, ports.lan_grafana),
+        (Component::Prometheus, ports.lan_prometheus),
+    ])
 }
 
 /// The images by component, as the settings name them. The gateway's is made on the host, of the program itself.
@@ -107,7 +112,7 @@ pub(super) fn make(host: &Host<'_>) -> Result<Made, Failure> {
     let mut contents = told_files(host, &mut services);
     contents.extend(grafana::files(host.settings, host.port(Component::Prometheus)));
     contents.extend(files.place(with_fingerprints(host, values, &services, &contents)));
-    Ok(Made { services, absent, contents, notes, first })
+    Ok(Made { services, absent, contents, notes, first, doors: doors(host.settings) })
 }
 
 /// What brings Docker to a Debian or Ubuntu that has none, with what else the guide has installed there.
@@ -173,7 +178,7 @@ fn is_older(version: &str, than: (u32, u32)) -> bool {
 
 /// Somebody else on a port of the LAN is a fault, not a reason to listen where nobody looks.
 fn free(host: &Host<'_>) -> Result<(), Failure> {
-    let taken = lan_ports(host.settings).into_iter().find_map(|port| Some((port, host.observed.taken.get(&port)?)));
+    let taken = doors(host.settings).into_values().find_map(|port| Some((port, host.observed.taken.get(&port)?)));
     let Some((port, holder)) = taken else { return Ok(()) };
     Err(Failure::new(Class::Failed, format!("port {port}, which the edge is to listen on, is taken by {holder}"))
         .hint("stop that, or write another port under [ports] in stack.toml"))

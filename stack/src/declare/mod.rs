@@ -72,7 +72,7 @@ pub fn question(settings: &Settings, program: &str) -> Question {
         programs: PROGRAMS.iter().map(|names| names.iter().map(|name| (*name).to_owned()).collect()).collect(),
         contents: false,
         facts: None,
-        fixed_ports: contained.then(|| docker::lan_ports(settings).into()).unwrap_or_default(),
+        fixed_ports: docker::doors(settings).into_values().filter(|_| contained).collect(),
         images: contained.then(|| docker::images(settings, program).into_values().collect()),
     }
 }
@@ -90,6 +90,8 @@ struct Made {
     contents: Contents,
     notes: Vec<String>,
     first: Vec<Step>,
+    /// See [`Content::doors`].
+    doors: BTreeMap<Component, u16>,
 }
 
 /// What the host is to run.
@@ -107,11 +109,11 @@ pub(crate) fn declare(wanted: &Wanted, observed: &Observed) -> Result<Declared, 
         Runtime::Docker => docker::make(&host)?,
         Runtime::Native | Runtime::Sandbox => sandbox::make(&host),
     };
-    let Made { services, absent, mut contents, notes: more, first } = made;
+    let Made { services, absent, mut contents, notes: more, first, doors } = made;
     notes.extend(more);
     contents.extend(additions);
     let files = contents.iter().map(|(path, text)| (path.clone(), sha256_hex(text.as_bytes()))).collect();
-    let content = Content { runtime, program: wanted.program.clone(), services, absent, ports, files };
+    let content = Content { runtime, program: wanted.program.clone(), services, absent, ports, doors, files };
     Ok(Declared { release: Release::new(content), contents, notes, first })
 }
 
@@ -218,8 +220,8 @@ impl Host<'_> {
     fn outline(&self, services: &[Service], contents: &Contents) -> Release {
         let files = contents.iter().map(|(path, text)| (path.clone(), sha256_hex(text.as_bytes()))).collect();
         let (program, services) = (self.wanted.program.clone(), services.to_vec());
-        let content =
-            Content { runtime: Runtime::Docker, program, services, absent: Vec::new(), ports: [].into(), files };
+        let (ports, doors) = ([].into(), [].into());
+        let content = Content { runtime: Runtime::Docker, program, services, absent: Vec::new(), ports, doors, files };
         Release::new(content)
     }
 

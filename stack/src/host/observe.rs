@@ -3,10 +3,11 @@
 use std::{
     collections::BTreeMap,
     env, fs, io,
-    net::{Ipv6Addr, TcpListener},
+    net::{IpAddr, Ipv6Addr, TcpListener},
     path::{Path, PathBuf},
 };
 
+use chrono::Utc;
 use walkdir::WalkDir;
 
 use super::{docker, journal, machine, port, secrets};
@@ -46,6 +47,8 @@ pub(super) fn observe(root: &Root, question: &Question) -> Result<Observed, Fail
         facts: question.facts.as_ref().map(|models| machine::machine(&system, root, models)),
         system,
         machine: process::uname('m').doing("cannot run", Path::new("uname"))?,
+        clock: Utc::now(),
+        reached_at: std::env::var("SSH_CONNECTION").ok().as_deref().and_then(reached_at),
         root: root.path().to_owned(),
         program: read_text(&root.program_id())?.filter(|_| root.program().exists()),
         damaged: manifest.map(|release| damaged(root, release)).unwrap_or_default(),
@@ -67,6 +70,13 @@ pub(super) fn observe(root: &Root, question: &Question) -> Result<Observed, Fail
         desired,
         components,
     })
+}
+
+/// The third of what sshd tells: client and its port, server and its port.
+fn reached_at(connection: &str) -> Option<IpAddr> {
+    let address = connection.split(' ').nth(2)?.parse().ok()?;
+    let is_of_one_link = matches!(address, IpAddr::V6(address) if address.is_unicast_link_local());
+    (!is_of_one_link).then_some(address)
 }
 
 /// The supervisor, known by its lock; the status file alone may be a dead one's.
@@ -203,4 +213,19 @@ fn ports(
 
 fn find(names: &[String]) -> Option<PathBuf> {
     names.iter().find_map(|name| process::find(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_is_reached_where_the_connection_came_in() {
+        let reached = |connection| reached_at(connection).map(|address| address.to_string());
+        assert_eq!(reached("10.0.0.7 50122 10.0.0.2 22").as_deref(), Some("10.0.0.2"));
+        assert_eq!(reached("fd00::7 50122 fd00::2 22").as_deref(), Some("fd00::2"));
+        for other in ["fe80::7%en0 50122 fe80::2%en0 22", "fe80::7 50122 fe80::2 22", "UNKNOWN", ""] {
+            assert_eq!(reached(other), None, "{other}");
+        }
+    }
 }

@@ -55,6 +55,37 @@ fn part(glob: &[u8], name: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::chance::Chance;
+
+    /// By the description, without a thought of time.
+    fn slowly(glob: &[u8], path: &[u8]) -> bool {
+        match glob {
+            [] => path.is_empty(),
+            [b'*', rest @ ..] => {
+                slowly(rest, path) || path.first().is_some_and(|it| *it != b'/') && slowly(glob, &path[1..])
+            }
+            [b'?', rest @ ..] => path.first().is_some_and(|it| *it != b'/') && slowly(rest, &path[1..]),
+            [first, rest @ ..] => path.first() == Some(first) && slowly(rest, &path[1..]),
+        }
+    }
+
+    #[test]
+    fn agrees_with_a_slow_one_on_everything_short() {
+        let mut matched = 0;
+        for case in 0..60_000 {
+            let mut chance = Chance(case);
+            let mut some = |letters: &[u8], most: usize| -> String {
+                (0..chance.below(most)).map(|_| char::from(letters[chance.below(letters.len())])).collect()
+            };
+            let (glob, path) = (format!("a/{}", some(b"ab*?", 6)), format!("a/{}", some(b"ab/", 6)));
+            let is_plain = !glob.contains("**") && !path.ends_with('/') && !path.contains("//");
+            if is_plain && !glob.ends_with('/') {
+                assert_eq!(matches(&glob, &path), slowly(glob.as_bytes(), path.as_bytes()), "{glob} {path}");
+                matched += usize::from(matches(&glob, &path));
+            }
+        }
+        assert!(matched > 1000, "{matched}");
+    }
 
     #[test]
     fn matches_as_people_expect() {

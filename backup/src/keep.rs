@@ -1,10 +1,11 @@
 //! Which snapshots a policy keeps, with restic's semantics (`restic/restic`, `internal/data/snapshot_policy.go`): walking from the
 //! newest to the oldest, a snapshot is kept by a rule whose count is not used up if it is the first of its hour, day,
-//! week, month or year, or the oldest of all. Times are UTC.
+//! week, month or year, or the oldest of all. Hours, days and weeks are those of the clock that times are given on: the
+//! machine's own, as in restic.
 //!
 //! Invariant: no clock; the newest snapshot of a group is kept by any policy that is not empty.
 
-use chrono::{DateTime, Datelike, Timelike, Utc};
+use chrono::{Datelike, NaiveDateTime, Timelike};
 use serde::{Deserialize, Serialize};
 
 /// How many to keep, by rule. A snapshot is kept if any rule keeps it.
@@ -32,7 +33,7 @@ impl KeepPolicy {
     }
 
     /// For times that are sorted, the newest first: whether each is kept.
-    pub fn keep(&self, newest_first: &[DateTime<Utc>]) -> Vec<bool> {
+    pub fn keep(&self, newest_first: &[NaiveDateTime]) -> Vec<bool> {
         let mut rules = [
             Rule::new(self.last, |_, at| at as i64),
             Rule::new(self.hourly, |time, _| day(time) * 24 + i64::from(time.hour())),
@@ -52,22 +53,22 @@ impl KeepPolicy {
     }
 }
 
-fn day(time: DateTime<Utc>) -> i64 {
+fn day(time: NaiveDateTime) -> i64 {
     i64::from(time.num_days_from_ce())
 }
 
 struct Rule {
     left: u32,
     last: Option<i64>,
-    period: fn(DateTime<Utc>, usize) -> i64,
+    period: fn(NaiveDateTime, usize) -> i64,
 }
 
 impl Rule {
-    fn new(left: u32, period: fn(DateTime<Utc>, usize) -> i64) -> Self {
+    fn new(left: u32, period: fn(NaiveDateTime, usize) -> i64) -> Self {
         Self { left, last: None, period }
     }
 
-    fn takes(&mut self, time: DateTime<Utc>, at: usize, is_oldest: bool) -> bool {
+    fn takes(&mut self, time: NaiveDateTime, at: usize, is_oldest: bool) -> bool {
         let period = (self.period)(time, at);
         let takes = self.left > 0 && (self.last != Some(period) || is_oldest);
         if takes {

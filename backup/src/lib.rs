@@ -4,6 +4,8 @@
 //! Invariant: a snapshot exists only once every byte that it names is durable, and nothing but prune and verify takes
 //! away what one names.
 
+#[cfg(test)]
+mod chance;
 mod check;
 mod diff;
 mod digest;
@@ -14,6 +16,7 @@ pub mod glob;
 mod index;
 mod keep;
 mod pack;
+mod partial;
 mod place;
 mod prune;
 mod pump;

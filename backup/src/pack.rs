@@ -121,3 +121,59 @@ pub(crate) fn read(path: &str, file: &mut dyn Input, digest: Digest, place: Plac
     };
     if Digest::of(&plain) == digest { Ok(plain) } else { Err(wrong()) }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::chance::Chance;
+    use crate::disk::Disk;
+    use crate::disk::simulated::SimulatedDisk;
+
+    fn open(bytes: Vec<u8>) -> Box<dyn Input> {
+        SimulatedDisk::with(&BTreeMap::from([("pack".to_owned(), bytes)])).open("pack").unwrap()
+    }
+
+    fn some() -> Builder {
+        let mut pack = Builder::default();
+        for text in ["", "noise: 0123456789abcdef", &"text ".repeat(1000)] {
+            pack.put(Digest::of(text.as_bytes()), text.as_bytes());
+        }
+        pack
+    }
+
+    /// A pack whose index is what somebody wants it to be, and has its hash.
+    fn with_index(mut bytes: Vec<u8>, index: &[u8]) -> Vec<u8> {
+        bytes.extend(index);
+        bytes.extend((index.len() as u64).to_le_bytes());
+        bytes.extend(Digest::of(index).as_bytes());
+        bytes.extend(MAGIC);
+        bytes
+    }
+
+    #[test]
+    fn an_index_that_somebody_made_up_leads_nowhere_outside_the_pack() {
+        let (whole, entries) = some().finish();
+        let data = some().bytes;
+        let index = &whole[data.len()..whole.len() - FOOTER];
+        let mut taken = 0;
+        for case in 0..20_000 {
+            let mut chance = Chance(case);
+            let bytes = match case % 4 {
+                0 => chance.spoil(&whole),
+                _ => with_index(data.clone(), &chance.spoil(index)),
+            };
+            let len = bytes.len() as u64;
+            let mut file = open(bytes);
+            for (digest, place) in read_index("pack", &mut *file).unwrap_or_default() {
+                assert!(place.offset + place.stored <= len && place.plain <= PACKED_BELOW, "case {case}: {place:?}");
+                let is_right = entries.contains(&(digest, place));
+                // What does not have its hash is an error, never something else.
+                assert!(read("pack", &mut *file, digest, place).is_ok() || !is_right || case % 4 == 0, "case {case}");
+                taken += 1;
+            }
+        }
+        assert!(taken > 1000, "only {taken} lines were believed: is anything but the hash tested?");
+    }
+}

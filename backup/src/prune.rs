@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::io;
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, Local, Utc};
 
 use crate::digest::Digest;
 use crate::disk::Lock;
@@ -108,7 +108,7 @@ impl Repository {
         let mut kept = HashSet::new();
         for mut group in groups.into_values() {
             group.sort_by(|a, b| b.cmp(a));
-            let times: Vec<_> = group.iter().map(|(time, _)| *time).collect();
+            let times: Vec<_> = group.iter().map(|(time, _)| time.with_timezone(&Local).naive_local()).collect();
             let keeps = group.iter().zip(policy.keep(&times)).filter(|(_, keep)| *keep);
             kept.extend(keeps.map(|((_, id), _)| id.clone()));
         }

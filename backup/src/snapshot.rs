@@ -68,3 +68,33 @@ impl Snapshot {
         serde_json::from_slice(line).map_err(|error| StoreError::damaged(path, error))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chance::Chance;
+
+    #[test]
+    fn what_was_spoiled_is_not_believed_and_nothing_makes_it_panic() {
+        let snapshot = Snapshot {
+            time: DateTime::from_timestamp(1_795_000_000, 123_000_000).unwrap(),
+            host: "host".to_owned(),
+            tag: Some("tag".to_owned()),
+            sources: BTreeMap::from([("data".to_owned(), SavedSource { tree: Digest::of(b"x"), files: 1, bytes: 2 })]),
+            incomplete: vec![Problem { source: "data".to_owned(), path: "a".to_owned(), reason: "is gone".to_owned() }],
+        };
+        let (id, right) = snapshot.write().unwrap();
+        assert!(id.starts_with("20261118T110640.123Z-"), "{id}");
+        assert_eq!(Snapshot::read("", &right).unwrap(), snapshot);
+        let line = &right[..right.iter().position(|byte| *byte == b'\n').unwrap()];
+        for case in 0..20_000 {
+            let mut chance = Chance(case);
+            let spoiled = chance.spoil(&right);
+            assert!(spoiled == right || Snapshot::read("", &spoiled).is_err(), "case {case}");
+            let mut line = chance.spoil(line);
+            line.push(b'\n');
+            line.extend(format!("sha256 {}\n", Digest::of(&line)).as_bytes());
+            let _ = Snapshot::read("", &line);
+        }
+    }
+}

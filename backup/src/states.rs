@@ -44,3 +44,25 @@ pub(crate) fn read(text: &str) -> Option<Vec<End>> {
         })
         .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::chance::Chance;
+
+    #[test]
+    fn what_was_written_is_read_and_what_was_spoiled_is_not() {
+        let ends: Vec<End> = (1..4).map(|at| End { plain: at * 64, stored: at * 60, state: State::START }).collect();
+        let right = write(&ends);
+        assert_eq!(read(&right).as_ref(), Some(&ends));
+        let lines = &right[..right.rfind("sha256 ").unwrap()];
+        for case in 0..20_000 {
+            let mut chance = Chance(case);
+            let spoiled = String::from_utf8_lossy(&chance.spoil(right.as_bytes())).into_owned();
+            assert!(spoiled == right || read(&spoiled).is_none(), "case {case}");
+            // With a hash of its own it is read, or it is not.
+            let lines = String::from_utf8_lossy(&chance.spoil(lines.as_bytes())).into_owned();
+            let _ = read(&format!("{lines}sha256 {}\n", Digest::of(lines.as_bytes())));
+        }
+    }
+}

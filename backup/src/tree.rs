@@ -170,6 +170,7 @@ pub(crate) fn read(bytes: &[u8]) -> Result<Vec<Entry>, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::chance::Chance;
 
     #[test]
     fn every_name_survives_as_text() {
@@ -179,6 +180,32 @@ mod tests {
             assert!(!text.contains('\n'));
             assert_eq!(unescape(&text).unwrap(), name, "{text}");
         }
+    }
+
+    #[test]
+    fn a_tree_that_somebody_made_up_is_refused_or_stays_below_its_target() {
+        let mut entries = vec![Entry { kind: Kind::Folder, ..Entry::file(Path::new("a"), 0) }];
+        entries.push(Entry { digest: Some(Digest::of(b"x")), ..Entry::file(Path::new("a/b %"), 1) });
+        let target = Some("a/b %25".to_owned());
+        entries.push(Entry { kind: Kind::Hardlink, target, ..Entry::file(Path::new("a/c"), 0) });
+        entries.push(Entry { kind: Kind::Symlink, target: Some("/etc".to_owned()), ..Entry::file(Path::new("d"), 0) });
+        let right = write(&entries).unwrap();
+        assert_eq!(read(&right).as_ref(), Ok(&entries));
+        let mut let_through = 0;
+        for case in 0..40_000 {
+            let Ok(entries) = read(&Chance(case).spoil(&right)) else { continue };
+            if crate::place::check(&entries, case % 2 == 0).is_err() {
+                continue;
+            }
+            let_through += 1;
+            for entry in entries {
+                let path = entry.path().unwrap();
+                let is_plain = path.components().all(|it| matches!(it, std::path::Component::Normal(_)));
+                assert!(is_plain && path.components().next().is_some(), "case {case}: {}", path.display());
+                assert!(!path.starts_with("d") || path == Path::new("d"), "case {case}: below a link");
+            }
+        }
+        assert!(let_through > 1000, "only {let_through} trees were let through");
     }
 
     #[test]

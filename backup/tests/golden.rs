@@ -67,9 +67,79 @@ fn version_1_is_verified_restored_and_added_to() {
     assert_eq!(again.bytes_written, 0, "all of it is there");
 }
 
+/// The golden repository with a part of it replaced by what stands in `damaged/NAME`, and a raw object's own bytes.
+fn damaged(name: &str, at: &Path) {
+    copy(&golden(), at);
+    copy(&golden().with_file_name("damaged").join(name), at);
+    let raw = noise(2, (1 << 20) + 1);
+    fs::write(at.join(format!("objects/{}", Digest::of(&raw))), raw).unwrap();
+    for folder in ["damaged", "verified", "temporary", "trash"] {
+        fs::create_dir_all(at.join(folder)).unwrap();
+    }
+}
+
 #[test]
-#[ignore = "writes what the others read; only for a new format version"]
+fn damage_that_was_once_found_is_found_and_healed() {
+    // Name, the file that is named, and how many of its objects are hurt.
+    for (name, path, objects) in [
+        ("segment", "objects/65df", 1),
+        ("frame-cut", "objects/65df", 1),
+        ("states", "objects/65df", 0),
+        ("pack-data", "packs/a3b7", 1),
+        ("pack-index", "packs/a3b7", 0),
+        ("pack-cut", "packs/a3b7", 0),
+    ] {
+        let place = tempfile::tempdir().unwrap();
+        damaged(name, place.path());
+        let repository = Repository::at(place.path()).unwrap();
+        let options = VerifyOptions { reading: Reading::All, deadline: None, workers: 2, now: time(1) };
+        let found = repository.verify(&options).unwrap().damage;
+        let named: Vec<_> = found.iter().filter(|it| it.path.starts_with(path)).collect();
+        assert!(!named.is_empty(), "{name}: {found:?}");
+        assert_eq!(named.iter().filter(|it| it.object.is_some()).count(), objects, "{name}: {found:?}");
+        if name == "segment" {
+            assert_eq!(named[0].ranges.first(), Some(&(64 << 20..128 << 20)), "the second segment, whole");
+        }
+        let id = repository.save(&[&contents()], &SaveOptions::new(time(2), "golden")).unwrap().id;
+        for id in [&repository.find(ID).unwrap(), &id] {
+            let targets = BTreeMap::from([("made".to_owned(), place.path().join("to"))]);
+            let restored = repository.restore(id, &RestoreOptions { targets, glob: None, workers: 2 }).unwrap();
+            assert_eq!(restored.failed, [], "{name}");
+        }
+        repository.verify(&options).unwrap();
+        assert_eq!(repository.verify(&options).unwrap().damage, [], "{name}: healed, and still damaged");
+    }
+}
+
+#[test]
+fn what_is_not_to_be_touched_is_not_touched() {
+    for (name, words) in [
+        ("format-later", "format version 2"),
+        ("format-feature", "`blake9`"),
+        ("format-foreign", "is damaged"),
+        ("format-cut", "is damaged"),
+    ] {
+        let place = tempfile::tempdir().unwrap();
+        damaged(name, place.path());
+        let error = Repository::at_or_new(place.path()).err().map(|it| it.to_string()).unwrap_or_default();
+        assert!(error.contains(words), "{name}: {error}");
+    }
+    let place = tempfile::tempdir().unwrap();
+    damaged("snapshot", place.path());
+    let repository = Repository::at(place.path()).unwrap();
+    let id = repository.find(ID).unwrap();
+    assert!(repository.snapshot(&id).unwrap_err().to_string().contains("does not have its hash"));
+    let policy = backup::KeepPolicy { last: 1, ..backup::KeepPolicy::default() };
+    assert!(repository.prune(&policy, time(3), std::time::Duration::ZERO).is_err());
+    repository.forget(&[id], time(3)).unwrap();
+}
+
+/// Writes what the others read, where `BACKUP_WRITE_GOLDEN` is set: for a new format version only.
+#[test]
 fn write_it() {
+    if std::env::var_os("BACKUP_WRITE_GOLDEN").is_none() {
+        return;
+    }
     fs::remove_dir_all(golden()).unwrap_or_default();
     fs::create_dir_all(golden()).unwrap();
     let repository = Repository::at_or_new(&golden()).unwrap();

@@ -78,11 +78,16 @@ impl Endpoint {
         }
     }
 
+    /// Makes a model compute.
+    pub(crate) fn is_inference(self) -> bool {
+        Endpoint::INFERENCE.contains(&self)
+    }
+
     /// The field of the request's JSON body that names the model.
     pub(crate) fn model_field(self) -> Option<&'static str> {
         let manages_a_model =
             matches!(self, Endpoint::Show | Endpoint::Pull | Endpoint::Push | Endpoint::Create | Endpoint::Delete);
-        (manages_a_model || Endpoint::INFERENCE.contains(&self)).then_some("model")
+        (manages_a_model || self.is_inference()).then_some("model")
     }
 
     fn as_str(self) -> &'static str {

@@ -2,31 +2,37 @@
 //!
 //! Ollama exports no metrics, so what its users feel (how long, how often, how often in vain) can only be measured
 //! from the outside. This stands in front of it on loopback, forwards everything as it comes and writes down what it
-//! saw.
+//! saw. It also does what Ollama cannot: it asks for API keys, and has clients take turns.
 //!
-//! A request's way: [`server`] accepts the connection, `proxy` forwards the request between two `body` wrappers that
-//! look at the bytes in passing, and `meter` writes one line of account into `metrics` when the last byte has gone.
-//! `poll` asks the engine every two seconds whether it is there and which models it has.
+//! A request's way: [`server`] accepts the connection, `door` sees who it is, `queue` gives it a turn, `proxy` forwards
+//! the request between two `body` wrappers that look at the bytes in passing, `upstream` has the connections to the
+//! engine, and `meter` writes one line of account into `metrics` when the last byte has gone. `poll` asks the engine
+//! every two seconds whether it is there, which models it has, and which are in memory.
 //!
 //! `GET /metrics` and `GET /healthz` are the gateway's own, on the same listener, and are not counted. `/healthz` is
 //! about the gateway alone; whether the engine answers is `ollama_up`.
 //!
-//! Invariant: the gateway neither changes, delays nor holds a body. Whatever it learns, it learns in passing; memory
+//! Invariant: unless settings ask for it, the gateway neither changes, delays nor holds a body. Whatever it learns, it learns in passing; memory
 //! per request is bounded, whatever the size of request and response.
 
 mod body;
+mod door;
 mod endpoint;
 mod header;
+pub mod key;
 mod meter;
 mod metrics;
 mod model;
 mod poll;
 mod proxy;
+mod queue;
 mod reply;
+mod semconv;
 pub mod server;
+mod strip;
 mod upstream;
 
-use std::{io, net::SocketAddr};
+use std::{io, net::SocketAddr, path::PathBuf};
 
 use tokio::{
     runtime,
@@ -36,12 +42,43 @@ use tokio::{
 pub use server::Server;
 
 /// What a gateway needs to know.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Options {
     /// Where to listen. Port 0 lets the system choose, see [`Server::address`].
     pub listen: SocketAddr,
     /// The engine, in plain HTTP. It is told that it is `localhost`, whatever its address.
     pub upstream: SocketAddr,
+    /// The file of API keys; none: nobody needs one.
+    pub keys: Option<PathBuf>,
+    /// The host's own clients need a key as well.
+    pub keys_on_loopback: bool,
+    /// Only the edge and the stack's own components can connect, as in a Compose network.
+    pub behind_edge: bool,
+    /// Requests that the engine is given at a time; 0: all of them, and nobody waits here.
+    pub slots: usize,
+    /// Requests that may wait, of which one client has at most half.
+    pub queue: usize,
+    /// Asks for the counters of streams in OpenAI's dialect, and takes them out again where the client did not ask.
+    pub ask_for_usage: bool,
+    /// Has the engine refuse a prompt that does not fit, in place of cutting it.
+    pub refuse_truncation: bool,
+}
+
+impl Options {
+    /// A gateway that lets everything through as it is.
+    pub fn new(listen: SocketAddr, upstream: SocketAddr) -> Self {
+        Options {
+            listen,
+            upstream,
+            keys: None,
+            keys_on_loopback: false,
+            behind_edge: false,
+            slots: 0,
+            queue: 0,
+            ask_for_usage: false,
+            refuse_truncation: false,
+        }
+    }
 }
 
 /// Why a gateway could not serve.

@@ -6,16 +6,17 @@
 use std::{
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use hyper::StatusCode;
+use wire::{ollama, prompt::Prompt, watch::Seen};
 
 use crate::{
     endpoint::Endpoint,
-    metrics::{Account, Metrics, Outcome},
+    metrics::{Account, Labels, Metrics, Outcome},
     model::Model,
 };
 
@@ -31,36 +32,68 @@ pub(crate) struct Meter {
     code: u16,
     /// The first verdict stands.
     outcome: Option<Outcome>,
+    waited: Duration,
+    first_token: Option<Duration>,
+    told: ollama::Metrics,
+    asked_for_usage: bool,
 }
 
 impl Meter {
     /// A request to `endpoint` has arrived.
     pub(crate) fn start(endpoint: Endpoint, metrics: Arc<Metrics>) -> Self {
         metrics.in_flight.inc();
-        let request = RequestFacts { endpoint, model: OnceLock::new(), client_left: AtomicBool::new(false) };
         Meter {
             metrics,
             endpoint,
             started: Instant::now(),
-            request: Arc::new(request),
+            request: Arc::default(),
             code: CLIENT_CLOSED_REQUEST,
             outcome: None,
+            waited: Duration::ZERO,
+            first_token: None,
+            told: ollama::Metrics::default(),
+            asked_for_usage: false,
         }
     }
 
-    /// Where the request's body reports what it sees.
-    pub(crate) fn request(&self) -> Arc<RequestFacts> {
-        Arc::clone(&self.request)
+    pub(crate) fn endpoint(&self) -> Endpoint {
+        self.endpoint
     }
 
-    /// The client left before its request's body was complete.
-    pub(crate) fn client_left(&self) -> bool {
-        self.request.client_left.load(Ordering::Relaxed)
+    /// Where the request's body reports what it sees.
+    pub(crate) fn request(&self) -> &Arc<RequestFacts> {
+        &self.request
+    }
+
+    /// The request has got its turn.
+    pub(crate) fn begins(&mut self) {
+        self.waited = self.started.elapsed();
+    }
+
+    /// The gateway asks for the counters of a stream.
+    pub(crate) fn asks_for_usage(&mut self) {
+        self.asked_for_usage = true;
+    }
+
+    /// The gateway asked for them and the client did not.
+    pub(crate) fn usage_is_ours(&self) -> bool {
+        self.asked_for_usage && !self.request.asks_for_usage.load(Ordering::Relaxed)
     }
 
     /// The response has a status.
     pub(crate) fn answered(&mut self, status: StatusCode) {
         self.code = status.as_u16();
+    }
+
+    /// This much of the response was seen.
+    pub(crate) fn sees(&mut self, seen: &Seen) {
+        if seen.token && self.first_token.is_none() {
+            self.first_token = Some(self.started.elapsed());
+        }
+        if seen.error {
+            self.failed();
+        }
+        self.told = seen.metrics;
     }
 
     /// The response is complete: its status tells how the request ended, unless it is known to have failed.
@@ -74,7 +107,7 @@ impl Meter {
     }
 
     fn model(&self) -> Model {
-        match (self.request.model_field(), self.request.model.get()) {
+        match (self.endpoint.model_field(), self.request.model.get()) {
             (None, _) => Model::None,
             (Some(_), None) => Model::Other,
             (Some(_), Some(name)) => self.metrics.models.label(name),
@@ -84,38 +117,60 @@ impl Meter {
 
 impl Drop for Meter {
     fn drop(&mut self) {
-        let account = Account {
+        let labels = Labels {
             model: self.model(),
             endpoint: self.endpoint,
             outcome: self.outcome.unwrap_or(Outcome::Cancelled),
             code: self.code,
         };
-        let duration = self.started.elapsed();
-        log::debug!("{account:?} in {duration:?}");
-        self.metrics.record(account, duration);
+        self.metrics.record(Account {
+            labels,
+            duration: self.started.elapsed(),
+            waited: self.waited,
+            first_token: self.first_token,
+            text_bytes: self.request.text_bytes.load(Ordering::Relaxed),
+            told: self.told,
+        });
         self.metrics.in_flight.dec();
     }
 }
 
-/// What a request's body tells while it passes. The body belongs to the client's side of the proxy, the meter to the
-/// server's: this is what they share.
+/// What a request's body tells while it passes. The body belongs to the engine's side of the proxy, the meter to the
+/// client's: this is what they share.
+#[derive(Default)]
 pub(crate) struct RequestFacts {
-    endpoint: Endpoint,
     model: OnceLock<String>,
+    text_bytes: AtomicU64,
+    asks_for_usage: AtomicBool,
     client_left: AtomicBool,
+    too_long: AtomicBool,
 }
 
 impl RequestFacts {
-    /// The field in which the body names a model, if it does.
-    pub(crate) fn model_field(&self) -> Option<&'static str> {
-        self.endpoint.model_field()
-    }
-
     pub(crate) fn names_model(&self, name: String) {
         self.model.get_or_init(|| name);
     }
 
+    pub(crate) fn says(&self, prompt: &Prompt) {
+        self.text_bytes.store(prompt.text_bytes(), Ordering::Relaxed);
+        self.asks_for_usage.store(prompt.asks_for_usage(), Ordering::Relaxed);
+    }
+
     pub(crate) fn client_leaves(&self) {
         self.client_left.store(true, Ordering::Relaxed);
+    }
+
+    /// The client left before its request's body was complete.
+    pub(crate) fn client_left(&self) -> bool {
+        self.client_left.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn is_too_long(&self) {
+        self.too_long.store(true, Ordering::Relaxed);
+    }
+
+    /// More came than the gateway takes.
+    pub(crate) fn was_too_long(&self) -> bool {
+        self.too_long.load(Ordering::Relaxed)
     }
 }

@@ -1,4 +1,4 @@
-//! Asks the engine, every two seconds, whether it is there and which models it has.
+//! Asks the engine, every two seconds, whether it is there, which models it has, and which are in memory.
 //!
 //! Invariant: the gateway's own health never depends on the answer; `ollama_up` is 0 until the first one.
 
@@ -6,14 +6,12 @@ use std::{convert::Infallible, net::SocketAddr, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Empty, Limited};
-use hyper::{Request, Uri, header::HOST};
+use hyper::{Request, header::HOST};
+use serde::de::DeserializeOwned;
 use tokio::time::{self, MissedTickBehavior};
-use wire::ollama::Tags;
+use wire::ollama::{Ps, Tags};
 
-use crate::{
-    metrics::Metrics,
-    upstream::{self, Client, Upstream},
-};
+use crate::{metrics::Metrics, upstream::Upstream};
 
 const INTERVAL: Duration = Duration::from_secs(2);
 
@@ -29,14 +27,13 @@ type Reason = Box<dyn std::error::Error + Send + Sync>;
 /// Polls at once, and then for as long as it is not dropped.
 pub(crate) async fn run(upstream: SocketAddr, metrics: Arc<Metrics>) -> Infallible {
     // Connections of its own: a poll says nothing about the pool of the proxy, nor waits for it.
-    let client = upstream::client();
     let upstream = Upstream::at(upstream);
     let mut ticks = time::interval(INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut was_up = None;
     loop {
         ticks.tick().await;
-        let answer = match time::timeout(TIMEOUT, ask(&client, &upstream)).await {
+        let answer = match time::timeout(TIMEOUT, look(&upstream)).await {
             Ok(answer) => answer,
             Err(elapsed) => Err(elapsed.into()),
         };
@@ -47,20 +44,27 @@ pub(crate) async fn run(upstream: SocketAddr, metrics: Arc<Metrics>) -> Infallib
                 Err(reason) => log::warn!("the engine does not answer: {reason}"),
             }
         }
-        // Without an answer the last one stands: the models are still on the engine's disk.
-        if let Ok(tags) = answer {
-            metrics.know_models(tags.models.into_iter().map(|model| model.name));
+        // Without an answer the last one stands: the models are still on the engine's disk, and not in its memory.
+        match answer {
+            Ok((tags, ps)) => {
+                metrics.know_models(tags.models.into_iter().map(|model| model.name));
+                metrics.know_loaded(&ps.models);
+            }
+            Err(_) => metrics.know_loaded(&[]),
         }
         metrics.up.set(is_up.into());
     }
 }
 
-async fn ask(client: &Client<Empty<Bytes>>, upstream: &Upstream) -> Result<Tags, Reason> {
-    let uri = upstream.uri(&Uri::from_static("/api/tags")).ok_or("its address is no address")?;
-    let request = Request::get(uri).header(HOST, upstream.host()).body(Empty::new())?;
-    let response = client.request(request).await?;
+async fn look(upstream: &Arc<Upstream<Empty<Bytes>>>) -> Result<(Tags, Ps), Reason> {
+    Ok((ask(upstream, "/api/tags").await?, ask(upstream, "/api/ps").await?))
+}
+
+async fn ask<T: DeserializeOwned>(upstream: &Arc<Upstream<Empty<Bytes>>>, path: &'static str) -> Result<T, Reason> {
+    let request = Request::get(path).header(HOST, upstream.host()).body(Empty::new())?;
+    let response = upstream.send(request).await?;
     if !response.status().is_success() {
-        return Err(format!("/api/tags gives {}", response.status()).into());
+        return Err(format!("{path} gives {}", response.status()).into());
     }
     let body = Limited::new(response.into_body(), LIMIT_BYTES).collect().await?.to_bytes();
     Ok(serde_json::from_slice(&body)?)

@@ -3,77 +3,152 @@
 //! Invariant: a request is forwarded or answered with an error in the shape its API's clients expect, and both ways
 //! end in exactly one account of it. Dropping the future, or the response's body, cancels the request upstream.
 
-use std::{error, net::SocketAddr, sync::Arc};
+use std::{error::Error, net::IpAddr, sync::Arc};
 
 use http_body_util::Either;
-use hyper::{Request, Response, StatusCode, Version, body::Incoming, header::HOST};
+use hyper::{
+    Request, Response, StatusCode, Uri, Version,
+    body::{Body, Incoming},
+    header::{AUTHORIZATION, CONTENT_LENGTH, EXPECT, HOST},
+};
 
 use crate::{
-    body::{RequestBody, ResponseBody},
+    body::{LIMIT_BYTES, RequestBody, ResponseBody},
+    door::Door,
     endpoint::Endpoint,
     header,
     meter::Meter,
     metrics::Metrics,
+    queue::{Queue, Turn},
     reply::{self, Protocol, ReplyBody},
-    upstream::{self, Upstream},
+    upstream::{Answer, NoAnswer, Upstream},
 };
 
 /// The way to the engine.
 pub(crate) struct Proxy {
-    upstream: Upstream,
-    client: upstream::Client<RequestBody>,
-    metrics: Arc<Metrics>,
+    pub(crate) upstream: Arc<Upstream<RequestBody>>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) door: Door,
+    /// None: everyone goes through at once.
+    pub(crate) queue: Option<Arc<Queue>>,
+    pub(crate) wishes: Wishes,
+}
+
+/// What the gateway adds to requests.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Wishes {
+    /// Counters at the end of a stream in OpenAI's dialect.
+    pub(crate) usage: bool,
+    /// An error for a prompt that does not fit, in place of a cut.
+    pub(crate) no_truncation: bool,
 }
 
 impl Proxy {
-    pub(crate) fn new(upstream: SocketAddr, metrics: Arc<Metrics>) -> Self {
-        Proxy { upstream: Upstream::at(upstream), client: upstream::client(), metrics }
-    }
-
-    /// Forwards `request`. The response's body is still under way when this returns.
-    pub(crate) async fn forward(&self, request: Request<Incoming>) -> Response<ReplyBody> {
+    /// Forwards `request` from `peer`. The response's body is still under way when this returns.
+    pub(crate) async fn forward(&self, request: Request<Incoming>, peer: IpAddr) -> Response<ReplyBody> {
         let path = request.uri().path();
         let (endpoint, protocol) = (Endpoint::of(path), Protocol::of(path));
         let mut meter = Meter::start(endpoint, Arc::clone(&self.metrics));
-
-        let (mut head, body) = request.into_parts();
-        let Some(uri) = self.upstream.uri(&head.uri) else {
-            meter.answered(StatusCode::BAD_REQUEST);
-            meter.ended();
-            return reply::error(StatusCode::BAD_REQUEST, protocol, "the request names no path");
+        let client = match self.door.admit(request.headers(), peer) {
+            Ok(client) => client,
+            Err(refusal) => return refused(reply::unknown(refusal, protocol), meter),
         };
-        head.uri = uri;
+        let (mut head, body) = request.into_parts();
+        let Some(path) = head.uri.path_and_query().cloned() else {
+            return refused(reply::error(StatusCode::BAD_REQUEST, protocol, "the request names no path"), meter);
+        };
+        if endpoint != Endpoint::Blobs && body.size_hint().lower() > LIMIT_BYTES {
+            return refused(too_long(protocol), meter);
+        }
+        head.uri = Uri::from(path);
         head.version = Version::HTTP_11;
         header::remove_hop_by_hop(&mut head.headers);
         head.headers.insert(HOST, self.upstream.host());
-        let body = RequestBody::new(body, meter.request());
+        if self.door.keys.is_some() {
+            // The engine has no use for it.
+            head.headers.remove(AUTHORIZATION);
+            head.headers.remove("x-api-key");
+        }
 
-        match self.client.request(Request::from_parts(head, body)).await {
-            Ok(response) => pass_back(response, meter),
-            Err(error) => unreachable_engine(&error, protocol, meter),
+        let mut body = RequestBody::new(body, endpoint, Arc::clone(meter.request()));
+        let mut turn = None;
+        if endpoint.is_inference() {
+            // A client that waits for "100 Continue" is not told to go on before the engine is there, if it can be helped.
+            if self.wishes != Wishes::default() || !head.headers.contains_key(EXPECT) {
+                body.begin().await;
+            }
+            if self.add_wishes(endpoint, &mut body, &mut meter) {
+                head.headers.remove(CONTENT_LENGTH);
+            }
+            if let Some(queue) = &self.queue {
+                match queue.enter(&client).await {
+                    Ok(begun) => turn = Some(begun),
+                    Err(full) => return refused(reply::no_room(full, protocol), meter),
+                }
+                meter.begins();
+            }
+        }
+        match self.upstream.send(Request::from_parts(head, body)).await {
+            Ok(response) => pass_back(response, meter, turn),
+            Err(error) => no_answer(&error, protocol, meter),
+        }
+    }
+
+    /// True if the body has become longer.
+    fn add_wishes(&self, endpoint: Endpoint, body: &mut RequestBody, meter: &mut Meter) -> bool {
+        match endpoint {
+            Endpoint::OpenaiChat | Endpoint::OpenaiCompletions if self.wishes.usage => {
+                let is_added = body.insert("stream_options", "{\"include_usage\":true}");
+                if is_added {
+                    meter.asks_for_usage();
+                }
+                is_added
+            }
+            Endpoint::Generate | Endpoint::Chat | Endpoint::Embed if self.wishes.no_truncation => {
+                body.insert("truncate", "false")
+            }
+            _ => false,
         }
     }
 }
 
-fn pass_back(response: Response<Incoming>, mut meter: Meter) -> Response<ReplyBody> {
+fn pass_back(response: Response<Answer<RequestBody>>, mut meter: Meter, turn: Option<Turn>) -> Response<ReplyBody> {
     let (mut head, body) = response.into_parts();
     meter.answered(head.status);
     head.version = Version::HTTP_11;
     header::remove_hop_by_hop(&mut head.headers);
-    let body = ResponseBody::new(body, &head.headers, meter);
+    let body = ResponseBody::new(body, &head.headers, meter, turn);
+    if body.may_be_shorter() {
+        head.headers.remove(CONTENT_LENGTH);
+    }
     Response::from_parts(head, Either::Right(body))
 }
 
-fn unreachable_engine(error: &dyn error::Error, protocol: Protocol, mut meter: Meter) -> Response<ReplyBody> {
-    let mut reason = error;
+/// The gateway's own answer is all that this client gets.
+fn refused(response: Response<ReplyBody>, mut meter: Meter) -> Response<ReplyBody> {
+    meter.answered(response.status());
+    meter.ended();
+    response
+}
+
+fn too_long(protocol: Protocol) -> Response<ReplyBody> {
+    let message = format!("the request is longer than {} MiB", LIMIT_BYTES >> 20);
+    reply::error(StatusCode::PAYLOAD_TOO_LARGE, protocol, &message)
+}
+
+fn no_answer(error: &NoAnswer, protocol: Protocol, meter: Meter) -> Response<ReplyBody> {
+    if meter.request().was_too_long() {
+        return refused(too_long(protocol), meter);
+    }
+    let mut reason: &dyn Error = error;
     while let Some(source) = reason.source() {
         reason = source;
     }
+    let response = reply::error(StatusCode::BAD_GATEWAY, protocol, &format!("the engine does not answer: {reason}"));
     // A client that left in the middle of its body fails the request too; it has nobody to answer.
-    if !meter.client_left() {
-        log::warn!("the engine does not answer: {reason}");
-        meter.answered(StatusCode::BAD_GATEWAY);
-        meter.ended();
+    if meter.request().client_left() {
+        return response;
     }
-    reply::error(StatusCode::BAD_GATEWAY, protocol, &format!("the engine does not answer: {reason}"))
+    log::warn!("the engine does not answer: {reason}");
+    refused(response, meter)
 }

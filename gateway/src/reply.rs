@@ -6,13 +6,15 @@ use bytes::Bytes;
 use http_body_util::{Either, Full};
 use hyper::{
     Response, StatusCode,
-    header::{ALLOW, CONTENT_TYPE, HeaderValue},
+    header::{ALLOW, CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE},
 };
 use serde_json::{Value, json};
 
 use crate::{
     body::ResponseBody,
+    door::Refusal,
     metrics::{self, Metrics},
+    queue::NoRoom,
 };
 
 /// A response's body: the gateway's own, or the engine's on its way through.
@@ -35,20 +37,60 @@ impl Protocol {
         }
     }
 
-    fn error(self, message: &str) -> Value {
+    fn error(self, status: StatusCode, message: &str) -> Value {
+        let kind = match (status, self) {
+            (StatusCode::BAD_REQUEST | StatusCode::PAYLOAD_TOO_LARGE, _) => "invalid_request_error",
+            (StatusCode::UNAUTHORIZED, Protocol::OpenAi) => "invalid_request_error",
+            (StatusCode::UNAUTHORIZED, _) => "authentication_error",
+            (StatusCode::TOO_MANY_REQUESTS, _) => "rate_limit_error",
+            (StatusCode::SERVICE_UNAVAILABLE, Protocol::Anthropic) => "overloaded_error",
+            _ => "api_error",
+        };
         match self {
             Protocol::Ollama => json!({ "error": message }),
             Protocol::OpenAi => {
-                json!({ "error": { "message": message, "type": "api_error", "param": null, "code": null } })
+                let code = match status {
+                    StatusCode::UNAUTHORIZED => json!("invalid_api_key"),
+                    StatusCode::TOO_MANY_REQUESTS => json!("rate_limit_exceeded"),
+                    _ => Value::Null,
+                };
+                json!({ "error": { "message": message, "type": kind, "param": null, "code": code } })
             }
-            Protocol::Anthropic => json!({ "type": "error", "error": { "type": "api_error", "message": message } }),
+            Protocol::Anthropic => json!({ "type": "error", "error": { "type": kind, "message": message } }),
         }
     }
 }
 
 /// An error that did not come from the engine.
 pub(crate) fn error(status: StatusCode, protocol: Protocol, message: &str) -> Response<ReplyBody> {
-    own(status, "application/json", protocol.error(message).to_string())
+    own(status, "application/json", protocol.error(status, message).to_string())
+}
+
+/// Nobody whom the gateway knows.
+pub(crate) fn unknown(refusal: Refusal, protocol: Protocol) -> Response<ReplyBody> {
+    let message = match refusal {
+        Refusal::NoKey => "an API key is needed, as `Authorization: Bearer` or `x-api-key`",
+        Refusal::WrongKey => "the API key is not known, or was revoked",
+    };
+    let mut response = error(StatusCode::UNAUTHORIZED, protocol, message);
+    response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    response
+}
+
+/// The status for somebody who has to come again.
+fn status_of(full: NoRoom) -> StatusCode {
+    if full.own_line { StatusCode::TOO_MANY_REQUESTS } else { StatusCode::SERVICE_UNAVAILABLE }
+}
+
+/// Nobody who can be served soon.
+pub(crate) fn no_room(full: NoRoom, protocol: Protocol) -> Response<ReplyBody> {
+    let seconds = full.retry_after.as_secs();
+    let whose = if full.own_line { "of your own" } else { "of all clients" };
+    let message = format!("the queue is full: {} requests {whose} wait, try again in {seconds} s", full.ahead);
+    let mut response = error(status_of(full), protocol, &message);
+    response.headers_mut().insert(RETRY_AFTER, seconds.into());
+    response.headers_mut().insert("x-queue-position", (full.ahead + 1).into());
+    response
 }
 
 /// `GET /metrics`.
@@ -76,4 +118,31 @@ fn own(status: StatusCode, content_type: &'static str, text: String) -> Response
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_api_gets_its_own_shape() {
+        for (path, status, body) in [
+            ("/api/chat", 401, "{\"error\":\"m\"}"),
+            (
+                "/v1/chat/completions",
+                401,
+                "{\"error\":{\"code\":\"invalid_api_key\",\"message\":\"m\",\"param\":null,\"type\":\"invalid_request_error\"}}",
+            ),
+            (
+                "/v1/messages",
+                401,
+                "{\"error\":{\"message\":\"m\",\"type\":\"authentication_error\"},\"type\":\"error\"}",
+            ),
+            ("/v1/messages", 503, "{\"error\":{\"message\":\"m\",\"type\":\"overloaded_error\"},\"type\":\"error\"}"),
+            ("/v1/messages", 502, "{\"error\":{\"message\":\"m\",\"type\":\"api_error\"},\"type\":\"error\"}"),
+        ] {
+            let status = StatusCode::from_u16(status).unwrap();
+            assert_eq!(Protocol::of(path).error(status, "m").to_string(), body);
+        }
+    }
 }

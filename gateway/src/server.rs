@@ -3,7 +3,14 @@
 //! Invariant: no connection outlives [`Server::run`], and one with a response under way is cut only when the drain's
 //! deadline has passed.
 
-use std::{convert::Infallible, future::Future, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    future::Future,
+    net::{IpAddr, SocketAddr},
+    pin::pin,
+    sync::Arc,
+    time::Duration,
+};
 
 use hyper::{Method, Request, Response, body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -14,7 +21,17 @@ use tokio::{
     time,
 };
 
-use crate::{Error, Options, metrics::Metrics, poll, proxy::Proxy, reply, reply::ReplyBody};
+use crate::{
+    Error, Options,
+    door::Door,
+    key::Ring,
+    metrics::Metrics,
+    poll,
+    proxy::{Proxy, Wishes},
+    queue::Queue,
+    reply::{self, Protocol, ReplyBody},
+    upstream::Upstream,
+};
 
 /// How long streams under way may take to finish once the gateway is told to stop.
 pub const DRAIN: Duration = Duration::from_secs(30);
@@ -22,6 +39,12 @@ pub const DRAIN: Duration = Duration::from_secs(30);
 /// How long a connection may sit between requests, or take to send a request's head. Longer than the 60 s for which
 /// nginx keeps an idle connection: it is the edge that closes, so that no request of its meets a closed connection.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(90);
+
+/// The longest head of a request, and what is read at a time of its body.
+const READ_BYTES: usize = 64 * 1024;
+
+/// How often the number of those who wait is looked at, and connections that nobody uses are closed.
+const LOOK: Duration = Duration::from_millis(500);
 
 /// The pause after a failed `accept`, which fails again at once for as long as file descriptors are short.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -31,13 +54,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub struct Server {
     listener: TcpListener,
     address: SocketAddr,
-    upstream: SocketAddr,
-}
-
-/// What every connection shares.
-struct Gateway {
-    proxy: Proxy,
-    metrics: Arc<Metrics>,
+    options: Options,
 }
 
 impl Server {
@@ -46,7 +63,7 @@ impl Server {
         let failed = |source| Error::Bind { address: options.listen, source };
         let listener = TcpListener::bind(options.listen).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        Ok(Server { listener, address, upstream: options.upstream })
+        Ok(Server { listener, address, options })
     }
 
     /// Where it listens; the real port if port 0 was asked for.
@@ -57,22 +74,18 @@ impl Server {
     /// Serves until `shutdown` completes. Then it takes no more connections, closes idle ones, gives those with a
     /// request under way [`DRAIN`] to finish it, and cuts the rest.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
-        log::info!("gateway listens on {}, engine at {}", self.address, self.upstream);
-        let metrics = Arc::new(Metrics::new());
-        let proxy = Proxy::new(self.upstream, Arc::clone(&metrics));
+        log::info!("gateway listens on {}, engine at {}", self.address, self.options.upstream);
         let mut background = JoinSet::new();
-        background.spawn(poll::run(self.upstream, Arc::clone(&metrics)));
-
+        let proxy = Arc::new(proxy(&self.options, &mut background));
         let mut connections = JoinSet::new();
         let (running, stopped) = watch::channel(());
-        let gateway = Arc::new(Gateway { proxy, metrics });
         let mut shutdown = pin!(shutdown);
         loop {
             tokio::select! {
                 () = &mut shutdown => break,
                 accepted = self.listener.accept() => match accepted {
-                    Ok((stream, _)) => {
-                        connections.spawn(connection(stream, Arc::clone(&gateway), stopped.clone()));
+                    Ok((stream, peer)) => {
+                        connections.spawn(connection(stream, peer.ip(), Arc::clone(&proxy), stopped.clone()));
                     }
                     Err(error) => {
                         log::warn!("cannot accept a connection: {error}");
@@ -88,6 +101,33 @@ impl Server {
     }
 }
 
+/// The way to the engine, and what goes on beside it for as long as `background` is held.
+fn proxy(options: &Options, background: &mut JoinSet<Infallible>) -> Proxy {
+    let metrics = Arc::new(Metrics::new());
+    background.spawn(poll::run(options.upstream, Arc::clone(&metrics)));
+    let keys = options.keys.clone().map(|path| Arc::new(Ring::new(path)));
+    if let Some(keys) = keys.clone() {
+        background.spawn(async move { keys.follow().await });
+    }
+    let proxy = Proxy {
+        upstream: Upstream::at(options.upstream),
+        metrics,
+        door: Door { keys, keys_on_loopback: options.keys_on_loopback, behind_edge: options.behind_edge },
+        queue: (options.slots > 0).then(|| Queue::new(options.slots, options.queue)),
+        wishes: Wishes { usage: options.ask_for_usage, no_truncation: options.refuse_truncation },
+    };
+    let (upstream, metrics, queue) = (Arc::clone(&proxy.upstream), Arc::clone(&proxy.metrics), proxy.queue.clone());
+    background.spawn(async move {
+        let mut ticks = time::interval(LOOK);
+        loop {
+            ticks.tick().await;
+            upstream.forget_idle();
+            metrics.waiting.set(queue.as_ref().map_or(0, |queue| queue.waiting()).cast_signed() as i64);
+        }
+    });
+    proxy
+}
+
 /// Waits for connections to end; what is left at the deadline is cut by dropping it.
 async fn drain(mut connections: JoinSet<()>) {
     log::info!("gateway stops; open connections: {}", connections.len());
@@ -99,15 +139,16 @@ async fn drain(mut connections: JoinSet<()>) {
 
 /// Serves one connection until either side closes it, or until it has no request under way once `stopped` says so,
 /// by its sender being gone.
-async fn connection(stream: TcpStream, gateway: Arc<Gateway>, mut stopped: watch::Receiver<()>) {
+async fn connection(stream: TcpStream, peer: IpAddr, proxy: Arc<Proxy>, mut stopped: watch::Receiver<()>) {
     // Tokens are small and each is awaited: Nagle's algorithm would hold them back.
     if let Err(error) = stream.set_nodelay(true) {
         log::debug!("cannot set TCP_NODELAY: {error}");
     }
-    let service = service_fn(|request| answer(&gateway, request));
+    let service = service_fn(|request| answer(&proxy, request, peer));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(READ_BYTES)
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = pin!(connection);
     let ended = tokio::select! {
@@ -123,13 +164,16 @@ async fn connection(stream: TcpStream, gateway: Arc<Gateway>, mut stopped: watch
     }
 }
 
-/// Two paths are the gateway's own; everything else is the engine's.
-async fn answer(gateway: &Gateway, request: Request<Incoming>) -> Result<Response<ReplyBody>, Infallible> {
+/// Two paths are the gateway's own; everything else is the engine's. Metrics are for those who could ask the engine.
+async fn answer(proxy: &Proxy, request: Request<Incoming>, peer: IpAddr) -> Result<Response<ReplyBody>, Infallible> {
     let read = matches!(*request.method(), Method::GET | Method::HEAD);
     Ok(match request.uri().path() {
-        "/metrics" if read => reply::metrics(&gateway.metrics),
+        "/metrics" if read => match proxy.door.admit(request.headers(), peer) {
+            Ok(_) => reply::metrics(&proxy.metrics),
+            Err(refusal) => reply::unknown(refusal, Protocol::Ollama),
+        },
         "/healthz" if read => reply::healthy(),
         "/metrics" | "/healthz" => reply::read_only(),
-        _ => gateway.proxy.forward(request).await,
+        _ => proxy.forward(request, peer).await,
     })
 }

@@ -1,56 +1,77 @@
-//! How the engine is addressed.
+//! How the engine is addressed, and the connections to it.
 //!
-//! Invariant: it is told that it is `localhost`, whatever its address and whatever the client calls it. Bound to
-//! loopback, Ollama answers 403 to any other `Host`.
+//! A connection to the engine is driven by whoever reads from it: the task that serves a client polls both of its
+//! sides. So a request costs no switch between tasks or threads, and dropping an answer closes the connection, which
+//! is how the engine learns that nobody waits for it any more. A connection whose answer is complete waits for the
+//! next request in the pool.
+//!
+//! Invariant: the engine is told that it is `localhost`, whatever its address and whatever the client calls it (bound
+//! to loopback, Ollama answers 403 to any other `Host`); and a request is sent again only if none of it was sent.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    error::Error,
+    future::poll_fn,
+    io,
+    net::SocketAddr,
+    pin::{Pin, pin},
+    sync::{Arc, Mutex, PoisonError},
+    task::{Context, Poll, Waker},
+    time::{Duration, Instant},
+};
 
 use bytes::Bytes;
 use hyper::{
-    Uri,
-    body::Body,
+    Request, Response,
+    body::{Body, Frame, Incoming, SizeHint},
+    client::conn::http1::{Builder, Connection, SendRequest},
     header::HeaderValue,
-    http::uri::{Authority, Scheme},
 };
-use hyper_util::{
-    client::legacy::{self, connect::HttpConnector},
-    rt::{TokioExecutor, TokioTimer},
-};
+use hyper_util::rt::TokioIo;
+use tokio::{net::TcpStream, time};
 
 /// The engine is on this machine or one switch away: longer means that it is not there.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Keeps connections to the engine and uses them again.
-pub(crate) type Client<B> = legacy::Client<HttpConnector, B>;
+/// What a busy hour opened is closed in a quiet one.
+const IDLE: Duration = Duration::from_secs(90);
 
-/// A client without a limit to a response's time: the engine may load a model for minutes before its first byte.
-pub(crate) fn client<B: Body<Data = Bytes> + Send>() -> Client<B> {
-    let mut connector = HttpConnector::new();
-    connector.set_nodelay(true);
-    connector.set_connect_timeout(Some(CONNECT_TIMEOUT));
-    legacy::Client::builder(TokioExecutor::new())
-        // With a timer, what a busy hour opened is closed in a quiet one.
-        .pool_timer(TokioTimer::new())
-        // A connection that turns out to be closed before the request was written is replaced by another.
-        .retry_canceled_requests(true)
-        .set_host(false)
-        .build(connector)
+/// What is read from the engine at a time. Tokens are small; a thousand streams hold a thousand of these.
+const READ_BYTES: usize = 4 * 1024;
+
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum NoAnswer {
+    #[error("cannot connect")]
+    Connect(#[source] io::Error),
+    #[error("cannot speak with it")]
+    Http(#[source] hyper::Error),
 }
 
-/// The engine's address, in the forms that a request wants.
-pub(crate) struct Upstream {
-    /// None only if an address did not read as an authority, which `SocketAddr` always does.
-    authority: Option<Authority>,
+/// The engine, and the connections to it that are not in use. Requests have bodies of type `B`.
+pub(crate) struct Upstream<B: Body + 'static> {
+    address: SocketAddr,
     host: HeaderValue,
+    /// The one used last is used next, so that those too many grow old.
+    idle: Mutex<Vec<(Instant, Link<B>)>>,
 }
 
-impl Upstream {
-    pub(crate) fn at(address: SocketAddr) -> Self {
+/// One connection. It does nothing unless it is polled.
+struct Link<B: Body + 'static> {
+    sender: SendRequest<B>,
+    connection: Connection<TokioIo<TcpStream>, B>,
+}
+
+impl<B> Upstream<B>
+where
+    B: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Send + Unpin + 'static,
+{
+    pub(crate) fn at(address: SocketAddr) -> Arc<Self> {
         let host = HeaderValue::try_from(format!("localhost:{}", address.port()));
-        Upstream {
-            authority: Authority::try_from(address.to_string()).ok(),
+        Arc::new(Upstream {
+            address,
             host: host.unwrap_or(HeaderValue::from_static("localhost")),
-        }
+            idle: Mutex::default(),
+        })
     }
 
     /// The value of `Host`.
@@ -58,29 +79,128 @@ impl Upstream {
         self.host.clone()
     }
 
-    /// The same path and query at the engine; none if `uri` has no path, as in CONNECT.
-    pub(crate) fn uri(&self, uri: &Uri) -> Option<Uri> {
-        let path = uri.path_and_query()?.clone();
-        let authority = self.authority.clone()?;
-        Uri::builder().scheme(Scheme::HTTP).authority(authority).path_and_query(path).build().ok()
+    /// Closes connections that were not used for a while.
+    pub(crate) fn forget_idle(&self) {
+        self.pool().retain(|(since, _)| since.elapsed() < IDLE);
+    }
+
+    /// Sends `request`, whose URI is a path. The answer's body is still under way when this returns.
+    pub(crate) async fn send(self: &Arc<Self>, mut request: Request<B>) -> Result<Response<Answer<B>>, NoAnswer> {
+        loop {
+            let mut link = match self.take_idle() {
+                Some(link) => link,
+                None => self.connect().await?,
+            };
+            let mut sending = pin!(link.sender.try_send_request(request));
+            let mut is_over = false;
+            let sent = poll_fn(|cx| {
+                is_over = is_over || Pin::new(&mut link.connection).poll(cx).is_ready();
+                sending.as_mut().poll(cx)
+            })
+            .await;
+            match sent {
+                Ok(response) => {
+                    let link = (!is_over).then_some(link);
+                    let upstream = Arc::clone(self);
+                    return Ok(response.map(|body| Answer { body, link, is_complete: false, upstream }));
+                }
+                // An idle connection that the engine had closed: nothing was sent.
+                Err(mut failed) => match failed.take_message() {
+                    Some(unsent) => request = unsent,
+                    None => return Err(NoAnswer::Http(failed.into_error())),
+                },
+            }
+        }
+    }
+
+    async fn connect(&self) -> Result<Link<B>, NoAnswer> {
+        let stream = match time::timeout(CONNECT_TIMEOUT, TcpStream::connect(self.address)).await {
+            Ok(stream) => stream.map_err(NoAnswer::Connect)?,
+            Err(_) => return Err(NoAnswer::Connect(io::ErrorKind::TimedOut.into())),
+        };
+        stream.set_nodelay(true).map_err(NoAnswer::Connect)?;
+        let handshake = Builder::new().read_buf_exact_size(Some(READ_BYTES)).handshake(TokioIo::new(stream));
+        let (sender, connection) = handshake.await.map_err(NoAnswer::Http)?;
+        Ok(Link { sender, connection })
+    }
+
+    fn take_idle(&self) -> Option<Link<B>> {
+        loop {
+            // Not as the loop's condition: the pool would stay locked while a closed connection is dropped.
+            let (_, mut link) = self.pool().pop()?;
+            if link.is_idle() {
+                return Some(link);
+            }
+        }
+    }
+
+    fn pool(&self) -> std::sync::MutexGuard<'_, Vec<(Instant, Link<B>)>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+impl<B> Link<B>
+where
+    B: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Send + Unpin + 'static,
+{
+    /// Lets the connection see what has happened meanwhile; true if it is open and has nothing to do.
+    fn is_idle(&mut self) -> bool {
+        let nobody_waits = &mut Context::from_waker(Waker::noop());
+        Pin::new(&mut self.connection).poll(nobody_waits).is_pending() && self.sender.is_ready()
+    }
+}
 
-    #[test]
-    fn keeps_path_and_query_and_drops_the_rest() {
-        let upstream = Upstream::at("[::1]:11435".parse().unwrap());
-        for (from, to) in [
-            ("/api/tags", "http://[::1]:11435/api/tags"),
-            ("/a%20b//c?x=%2F&y", "http://[::1]:11435/a%20b//c?x=%2F&y"),
-            ("http://elsewhere/api/tags?x", "http://[::1]:11435/api/tags?x"),
-        ] {
-            assert_eq!(upstream.uri(&from.parse().unwrap()).unwrap().to_string(), to);
+/// The body of the engine's answer.
+pub(crate) struct Answer<B>
+where
+    B: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Send + Unpin + 'static,
+{
+    body: Incoming,
+    /// None once the engine has closed it.
+    link: Option<Link<B>>,
+    is_complete: bool,
+    upstream: Arc<Upstream<B>>,
+}
+
+impl<B> Body for Answer<B>
+where
+    B: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Send + Unpin + 'static,
+{
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        // What goes wrong with the connection, the body says.
+        if let Some(link) = &mut self.link
+            && Pin::new(&mut link.connection).poll(cx).is_ready()
+        {
+            self.link = None;
         }
-        assert_eq!(upstream.uri(&"elsewhere:443".parse().unwrap()), None);
-        assert_eq!(upstream.host(), "localhost:11435");
+        let frame = Pin::new(&mut self.body).poll_frame(cx);
+        self.is_complete |= matches!(frame, Poll::Ready(None));
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
+    }
+}
+
+impl<B> Drop for Answer<B>
+where
+    B: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Send + Unpin + 'static,
+{
+    fn drop(&mut self) {
+        // A body of known length, or none, is not asked for the `None` after its last frame.
+        if (self.is_complete || self.body.is_end_stream())
+            && let Some(mut link) = self.link.take()
+            && link.is_idle()
+        {
+            self.upstream.pool().push((Instant::now(), link));
+        }
     }
 }

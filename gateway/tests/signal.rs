@@ -15,7 +15,7 @@ const DEADLINE: Duration = Duration::from_secs(25);
 #[test]
 fn serves_until_sigterm() {
     let listen = free_address();
-    let serving = thread::spawn(move || serve(Options { listen, upstream: listen }));
+    let serving = thread::spawn(move || serve(Options::new(listen, listen)));
     let begun = Instant::now();
     while !is_healthy(listen) {
         assert!(begun.elapsed() < DEADLINE, "never healthy");

@@ -10,7 +10,7 @@
 //! bytes on every machine.
 
 mod generation;
-mod gguf;
+use wire::gguf;
 mod name;
 mod random;
 mod registry;

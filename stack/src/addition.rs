@@ -1,4 +1,4 @@
-//! What a user declares beside `Cargo.toml`: `stack.toml`, and under `local/` rules, dashboards, nginx snippets.
+//! What a user declares beside `Cargo.toml`: `stack.toml`, and under `local/` rules, dashboards, nginx snippets, Modelfiles.
 //!
 //! All of it goes into the release as it was written, under `source/`, so that a host can do by itself what was last
 //! asked of it. Invariant: an addition is deployed like our own files are, or it is refused by name; it is never left out
@@ -16,10 +16,11 @@ use crate::{
 };
 
 /// Where each kind of addition stands, how its files end, and where in a release its component reads them.
-const KINDS: [(&str, &str, &str); 3] = [
+const KINDS: [(&str, &str, &str); 4] = [
     ("local/rules/", "yml", "prometheus/local/"),
     ("local/dashboards/", "json", "grafana/dashboards/local/"),
     ("local/nginx/", "conf", "nginx/local/"),
+    ("local/models/", "Modelfile", "models/local/"),
 ];
 
 /// Reads what stands in `folder`, by path below it. `settings` is the text of `stack.toml`, if there is one.

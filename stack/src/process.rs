@@ -6,15 +6,20 @@
 
 #![expect(clippy::disallowed_methods, reason = "this is the place the rule points to")]
 
+mod work;
+
+pub(crate) use work::{Lines, ask_within, pipe, read_lines, run_following, said};
+
 use std::{
+    borrow::Cow,
     collections::BTreeMap,
     env, fs,
     fs::{File, TryLockError},
-    io::{self, Read},
+    io::{self, Read, Seek, Write},
     os::{
         fd::AsFd,
         unix::{
-            fs::MetadataExt,
+            fs::{FileTypeExt, MetadataExt},
             process::{CommandExt, ExitStatusExt},
         },
     },
@@ -26,6 +31,11 @@ use std::{
 
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitOptions};
 use serde::{Deserialize, Serialize};
+
+use crate::{
+    failure::{Doing, Failure},
+    secret::Secret,
+};
 
 /// Folders that non-interactive shells and cron leave out of PATH, and where tools are all the same.
 const TOOL_FOLDERS: [&str; 8] = [
@@ -67,10 +77,20 @@ impl Command {
     }
 }
 
+/// As one would type it.
 impl std::fmt::Display for Command {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.program.display())?;
-        self.args.iter().try_for_each(|arg| write!(f, " {arg}"))
+        f.write_str(&quoted(&self.program.to_string_lossy()))?;
+        self.args.iter().try_for_each(|arg| write!(f, " {}", quoted(arg)))
+    }
+}
+
+/// A word as a shell has to be given it.
+fn quoted(word: &str) -> Cow<'_, str> {
+    let is_plain = |it: char| it.is_alphanumeric() || "-_./:=,+@%~".contains(it);
+    match !word.is_empty() && word.chars().all(is_plain) {
+        true => word.into(),
+        false => format!("'{}'", word.replace('\'', "'\\''")).into(),
     }
 }
 
@@ -82,24 +102,115 @@ pub(crate) struct Finished {
     pub(crate) output: String,
 }
 
-/// Runs a step's command to its end. It inherits `lock`, so that the lock outlives us if we are killed meanwhile.
-pub(crate) fn run(command: &Command, lock: &File, timeout: Duration) -> io::Result<Finished> {
-    let handle = duct::cmd(&command.program, &command.args)
+/// A step's command under way.
+pub(crate) struct Started {
+    handle: duct::Handle,
+    output: File,
+}
+
+/// Starts a step's command. It inherits `lock`, so that the lock outlives us if we are killed meanwhile; and it prints to
+/// a file, since to write where nobody reads any more would end it.
+pub(crate) fn start(command: &Command, lock: &File) -> io::Result<Started> {
+    let output = tempfile::tempfile()?;
+    let handle = expression(command)
         .stdin_file(lock.try_clone()?)
         .stderr_to_stdout()
-        .stdout_capture()
+        .stdout_file(output.try_clone()?)
         .unchecked()
         .start()?;
-    match handle.wait_timeout(timeout)? {
-        Some(done) => Ok(Finished {
-            success: done.status.success(),
-            output: String::from_utf8_lossy(&done.stdout).trim().to_owned(),
-        }),
-        None => {
-            handle.kill()?;
-            Err(io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {} s", timeout.as_secs())))
-        }
+    Ok(Started { handle, output })
+}
+
+/// The same for a command that reads `words` on its standard input. There the lock cannot be, so a shell that waits for
+/// the command holds it; the words go to that shell in a pipe, in place of standard error.
+pub(crate) fn start_telling(command: &Command, words: &Secret, lock: &File) -> io::Result<Started> {
+    let output = tempfile::tempfile()?;
+    let (reader, mut writer) = io::pipe()?;
+    writer.write_all(format!("{}\n", words.reveal()).as_bytes())?;
+    let program = command.program.display().to_string();
+    // Not its last command: for that one a shell may step aside.
+    let script = ["-c", "\"$@\" <&2 2>&1; exit $?", "sh", &program].map(str::to_owned);
+    let handle = duct::cmd("/bin/sh", script.iter().chain(&command.args))
+        .stdin_file(lock.try_clone()?)
+        .stderr_file(reader)
+        .stdout_file(output.try_clone()?)
+        .unchecked()
+        .start()?;
+    Ok(Started { handle, output })
+}
+
+impl Started {
+    /// Waits so long for its end.
+    pub(crate) fn wait(&mut self, patience: Duration) -> io::Result<Option<Finished>> {
+        let Some(done) = self.handle.wait_timeout(patience)? else { return Ok(None) };
+        let success = done.status.success();
+        let mut output = Vec::new();
+        self.output.rewind()?;
+        self.output.read_to_end(&mut output)?;
+        Ok(Some(Finished { success, output: String::from_utf8_lossy(&output).trim().to_owned() }))
     }
+}
+
+/// How a tool ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ended {
+    /// With status 0.
+    Well,
+    /// Otherwise, in words.
+    Badly(String),
+    /// It was ended, with all that it had started, when its time was over.
+    OutOfTime,
+}
+
+/// Runs a user's own tool, with all of the user's own variables, in `folder`; both its streams go to `output`. It and all
+/// that it started are gone afterwards, whether it ended, ran out of time, or `check` objected.
+pub fn run_tool(
+    command: &Command,
+    folder: &Path,
+    output: &File,
+    timeout: Duration,
+    check: &mut dyn FnMut() -> Result<(), Failure>,
+) -> Result<Ended, Failure> {
+    let start = || {
+        let mut tool = StdCommand::new(&command.program);
+        tool.args(&command.args).envs(&command.env).current_dir(folder).process_group(0);
+        tool.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output.try_clone()?);
+        tool.spawn()
+    };
+    let process = Identity::of_child(start().doing("cannot start", &command.program)?.id());
+    let deadline = Instant::now() + timeout;
+    let ended = loop {
+        // Its status alone says that it ended: of some programs the first thread ends long before the others.
+        match process.status() {
+            Some(how) if how == "exited with status 0" => break Ok(Ended::Well),
+            Some(how) => break Ok(Ended::Badly(how)),
+            None => {}
+        }
+        let objection = check();
+        if objection.is_err() || Instant::now() > deadline {
+            process.signal_group(Signal::KILL);
+            process.end_group();
+            break objection.map(|()| Ended::OutOfTime);
+        }
+        thread::sleep(Duration::from_millis(20));
+    };
+    while process.is_alive() {
+        thread::sleep(Duration::from_millis(1));
+    }
+    process.end_group();
+    ended
+}
+
+/// Runs a step's command to its end.
+pub(crate) fn run(command: &Command, lock: &File, timeout: Duration) -> io::Result<Finished> {
+    let mut started = start(command, lock)?;
+    started.wait(timeout)?.map_or_else(
+        || {
+            started.handle.kill()?;
+            Err(io::Error::new(io::ErrorKind::TimedOut, format!("no answer within {} s", timeout.as_secs())))
+        },
+        Ok,
+    )
 }
 
 /// What a command answered.
@@ -135,8 +246,28 @@ fn expression(command: &Command) -> duct::Expression {
     command.env.iter().fold(expression, |it, (name, value)| it.env(name, value))
 }
 
+/// Runs a tool to its end and tells whether that was a good one; what it prints is added to `log`. It is killed when
+/// `watch`, asked now and then, says no.
+pub fn run_watched(command: &Command, log: &Path, watch: &mut dyn FnMut() -> bool) -> io::Result<bool> {
+    let log = File::options().create(true).append(true).open(log)?;
+    let handle = duct::cmd(&command.program, &command.args)
+        .stdin_null()
+        .stderr_to_stdout()
+        .stdout_file(log)
+        .unchecked()
+        .start()?;
+    loop {
+        if let Some(done) = handle.wait_timeout(Duration::from_millis(200))? {
+            return Ok(done.status.success());
+        }
+        if !watch() {
+            handle.kill()?;
+        }
+    }
+}
+
 /// What a system's own tool answers; `None` if it is not there, fails, or takes too long.
-pub(crate) fn look_up(name: &str, args: &[&str]) -> Option<String> {
+pub fn look_up(name: &str, args: &[&str]) -> Option<String> {
     let handle = duct::cmd(find(name)?, args).stdin_null().stderr_null().stdout_capture().unchecked().start().ok()?;
     match handle.wait_timeout(ASK_TIMEOUT) {
         Ok(Some(done)) => done.status.success().then(|| String::from_utf8_lossy(&done.stdout).into_owned()),
@@ -157,6 +288,25 @@ pub(crate) fn spawn_group(command: &Command, log: File) -> io::Result<u32> {
 /// Starts a program that outlives us and holds `lock` from its first moment.
 pub(crate) fn spawn_holding(command: &Command, lock: File, log: File) -> io::Result<u32> {
     Ok(command.std().stdin(lock).stdout(log.try_clone()?).stderr(log).spawn()?.id())
+}
+
+/// The same, and whispers it something that must not be written down. Its standard input being the lock, it hears by its
+/// standard output, by which nothing is to go out: see [`whispered`].
+pub(crate) fn spawn_whispering(command: &Command, lock: File, log: File, words: &Secret) -> io::Result<u32> {
+    let (reader, mut writer) = io::pipe()?;
+    writer.write_all(words.reveal().as_bytes())?;
+    Ok(command.std().stdin(lock).stdout(reader).stderr(log).spawn()?.id())
+}
+
+/// What whoever started us has whispered.
+pub(crate) fn whispered() -> io::Result<Option<Secret>> {
+    let mut file = File::from(io::stdout().as_fd().try_clone_to_owned()?);
+    if !file.metadata()?.file_type().is_fifo() {
+        return Ok(None);
+    }
+    let mut words = String::new();
+    file.read_to_string(&mut words)?;
+    Ok(Some(Secret::new(words)))
 }
 
 /// A program that is heard to its end.
@@ -254,6 +404,15 @@ impl Identity {
     /// How it ended, or `None` while it runs. Only a parent learns more than that it did. A child stays a zombie until
     /// [`Identity::end_group`]: as long as it is one, its number, and so its group's, is nobody else's.
     pub(crate) fn ended(&self) -> Option<String> {
+        if let Some(status) = self.status() {
+            return Some(status);
+        }
+        let runs = started(self.pid).is_some_and(|started| started == self.started);
+        (!runs).then(|| "ended".to_owned())
+    }
+
+    /// How a child ended; `None` while it runs, and for everybody else's children.
+    fn status(&self) -> Option<String> {
         let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
         if let Some(pid) = self.raw()
             && let Ok(Some(status)) = rustix::process::waitid(WaitId::Pid(pid), look)
@@ -264,8 +423,7 @@ impl Identity {
                 (None, None) => "ended".to_owned(),
             });
         }
-        let runs = started(self.pid).is_some_and(|started| started == self.started);
-        (!runs).then(|| "ended".to_owned())
+        None
     }
 
     /// Kills what is left of the group of a process that has ended, and takes the process's own status. `true`: nothing
@@ -373,7 +531,7 @@ pub(crate) fn hold_on_stdin(path: &Path) -> io::Result<bool> {
 }
 
 /// The last line with words in it among the last few kilobytes of a log.
-pub(crate) fn last_words(log: &Path) -> Option<String> {
+pub fn last_words(log: &Path) -> Option<String> {
     let mut file = File::open(log).ok()?;
     let length = file.metadata().ok()?.len();
     io::Seek::seek(&mut file, io::SeekFrom::Start(length.saturating_sub(4096))).ok()?;

@@ -52,6 +52,12 @@ pub enum Request {
     },
     /// Send what components printed. Lines come as events; answered by [`Reply::Done`].
     Logs(LogQuery),
+    /// Take this as what sudo asks for, as long as this connection and the jobs that it starts last. Answered by
+    /// [`Reply::Done`].
+    Authorize {
+        /// Kept in memory only.
+        password: Secret,
+    },
     /// Which secrets does the host keep? Answered by [`Reply::Secrets`].
     Secrets {
         /// Their values too.

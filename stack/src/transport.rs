@@ -44,6 +44,14 @@ impl Client {
         }
     }
 
+    /// Gives the host what sudo asks for there.
+    ///
+    /// # Errors
+    /// The host cannot be reached. Whether it is right shows when it is needed.
+    pub fn authorize(&mut self, password: Secret) -> Result<(), Failure> {
+        self.done(Request::Authorize { password }, &mut |_| Ok(()))
+    }
+
     /// Carries out a plan.
     ///
     /// # Errors

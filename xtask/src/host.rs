@@ -23,10 +23,9 @@ pub(crate) fn run(verb: HostVerb) -> Result<Exit> {
             match supervise::run_component(&Root::new(root), component, &release, asked_restarts)? {}
         }
         HostVerb::Serve { root, nonce } => {
-            let host = host(root)?;
-            stack::host::serve(&host, &nonce, std::io::stdin().lock(), std::io::stdout().lock())?;
+            stack::host::serve(host(root)?, &nonce, std::io::stdin().lock(), std::io::stdout().lock())?;
         }
-        HostVerb::Job { id, root } => stack::host::run_job(&host(root)?, &id)?,
+        HostVerb::Job { id, root } => stack::host::run_job(host(root)?, &id)?,
         HostVerb::Engine {
             listen,
             models,
@@ -61,14 +60,35 @@ pub(crate) fn run(verb: HostVerb) -> Result<Exit> {
                 ..sandbox::Options::new(models)
             })?;
         }
-        HostVerb::Gateway { listen, upstream } => gateway::serve(gateway::Options { listen, upstream })?,
+        HostVerb::Probe { url } => stack::host::probe(&url).map_err(anyhow::Error::msg)?,
+        HostVerb::Gateway {
+            listen,
+            upstream,
+            keys,
+            keys_on_loopback,
+            behind_edge,
+            slots,
+            queue,
+            ask_for_usage,
+            refuse_truncation,
+        } => gateway::serve(gateway::Options {
+            listen,
+            upstream,
+            keys,
+            keys_on_loopback,
+            behind_edge,
+            slots,
+            queue,
+            ask_for_usage,
+            refuse_truncation,
+        })?,
     }
     Ok(Exit::Done)
 }
 
 fn host(root: PathBuf) -> Result<Host> {
     let program = std::env::current_exe().context("cannot find this program's own file")?;
-    Ok(Host { root: Root::new(root), program, program_id: PROGRAM_ID.to_owned() })
+    Ok(Host { root: Root::new(root), program, program_id: PROGRAM_ID.to_owned(), password: None })
 }
 
 /// A line on stderr, led by the time, so that `logs --since` can tell its age.

@@ -1,11 +1,8 @@
 //! `secret`: values that only the host keeps.
 
-use std::{
-    io::{self, IsTerminal, Read},
-    path::Path,
-};
+use std::path::Path;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use stack::{
     failure::{Class, Failure},
     secret::Secret,
@@ -20,7 +17,7 @@ use crate::{
 pub(crate) fn run(settings: Option<&Path>, verb: cli::Secret) -> Result<Exit> {
     match verb {
         cli::Secret::Set { name } => {
-            let value = read(&name)?;
+            let value = read(&name, &format!("cargo xtask secret set {name}"))?;
             let mut session = Session::open(settings, Need::Any)?;
             session.client.set_secret(name.clone(), value)?;
             report::say(&format!("{} keeps {name}", session.host()));
@@ -41,19 +38,13 @@ pub(crate) fn run(settings: Option<&Path>, verb: cli::Secret) -> Result<Exit> {
     Ok(Exit::Done)
 }
 
-/// From a prompt without echo, or from what is piped in: never from an argument, which everybody can see.
-fn read(name: &str) -> Result<Secret> {
-    let mut value = String::new();
-    if io::stdin().is_terminal() {
-        value = rpassword::prompt_password(format!("{name}: ")).context("cannot read from the terminal")?;
-    } else {
-        io::stdin().read_to_string(&mut value).context("cannot read standard input")?;
-    }
-    let value = value.strip_suffix('\n').unwrap_or(&value);
+/// Never from an argument, which everybody can see.
+pub(crate) fn read(name: &str, command: &str) -> Result<Secret> {
+    let value = report::ask_unseen(&format!("{name}: "))?;
     if value.is_empty() {
         return Err(Failure::new(Class::Settings, format!("no value for {name} came"))
-            .hint(format!("type it when asked, or pipe it in: `… | cargo xtask secret set {name}`"))
+            .hint(format!("type it when asked, or pipe it in: `… | {command}`"))
             .into());
     }
-    Ok(Secret::new(value.to_owned()))
+    Ok(Secret::new(value))
 }

@@ -49,3 +49,16 @@ impl Source for Made {
 pub(crate) fn digests(made: &Made) -> BTreeMap<String, Digest> {
     made.0.iter().map(|(path, bytes)| (path.clone(), Digest::of(bytes))).collect()
 }
+
+/// A few thousand cases that are the same every time, by splitmix64 (Steele, Lea, Flood, 2014).
+pub(crate) struct Chance(pub(crate) u64);
+
+impl Chance {
+    pub(crate) fn below(&mut self, end: u64) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut bits = self.0;
+        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (bits ^ (bits >> 31)) % end
+    }
+}

@@ -69,7 +69,7 @@ async fn an_http_1_0_client_gets_a_plain_body() {
     .await;
     let gateway = Gateway::before(&engine).await;
     let mut client = Raw::connect(&gateway).await;
-    client.write("GET /api/ps HTTP/1.0\r\n\r\n").await;
+    client.write("GET /api/version HTTP/1.0\r\n\r\n").await;
     let response = client.read_to_end().await;
     assert!(response.starts_with("HTTP/1.0 200 OK\r\n"), "{response}");
     assert!(response.ends_with("\r\n\r\nHTTP/1.1"), "{response}");
@@ -175,7 +175,7 @@ async fn metrics_are_openmetrics_and_read_only() {
 fn a_taken_address_is_named_with_the_systems_reason() {
     let taken = std::net::TcpListener::bind(ANYWHERE).unwrap();
     let listen = taken.local_addr().unwrap();
-    let error = gateway::serve(gateway::Options { listen, upstream: ANYWHERE }).unwrap_err();
+    let error = gateway::serve(gateway::Options::new(listen, ANYWHERE)).unwrap_err();
     assert_eq!(error.to_string(), format!("cannot listen on {listen}"));
     let reason = std::error::Error::source(&error).unwrap().to_string();
     assert!(reason.to_lowercase().contains("in use"), "{reason}");

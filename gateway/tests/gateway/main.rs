@@ -5,6 +5,7 @@
 // What fails here fails a test.
 #![allow(clippy::unwrap_used)]
 
+mod door;
 mod http;
 mod metering;
 mod stream;

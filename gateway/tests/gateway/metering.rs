@@ -110,14 +110,14 @@ async fn a_model_that_the_engine_has_begins_at_zero() {
 }
 
 #[tokio::test]
-async fn an_engine_that_is_gone_is_an_error_of_no_known_model() {
+async fn an_engine_that_is_gone_is_an_error_of_the_model_that_was_asked_for() {
     let engine = obedient().await;
     let gateway = Gateway::before(&engine).await;
     drop(engine);
     until("the engine is down", || async { gateway.value("ollama_up").await == Some(0.0) }).await;
     gateway.post("/api/chat", "{\"model\":\"m:1\"}").await;
     // There was no connection to pass the body on to, so the gateway never read which model it names.
-    gateway.counts(&["{model=\"other\",endpoint=\"chat\",outcome=\"error\",code=\"502\"} 1"]).await;
+    gateway.counts(&["{model=\"m:1\",endpoint=\"chat\",outcome=\"error\",code=\"502\"} 1"]).await;
 }
 
 #[tokio::test]

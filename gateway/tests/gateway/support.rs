@@ -132,6 +132,7 @@ impl Engine {
                         async move {
                             Ok::<_, Infallible>(match request.uri().path() {
                                 "/api/tags" => Response::new(whole(r#"{"models":[{"name":"m:1"}]}"#)),
+                                "/api/ps" => Response::new(whole(r#"{"models":[]}"#)),
                                 _ => handler(request).await,
                             })
                         }
@@ -174,7 +175,12 @@ impl Gateway {
     }
 
     async fn at(upstream: SocketAddr) -> Self {
-        let server = Server::bind(Options { listen: ANYWHERE, upstream }).await.unwrap();
+        Gateway::with(Options::new(ANYWHERE, upstream)).await
+    }
+
+    /// A gateway with other options; it may not know the engine's models yet.
+    pub(crate) async fn with(options: Options) -> Self {
+        let server = Server::bind(options).await.unwrap();
         let address = server.address();
         let (stop, stopped) = oneshot::channel::<()>();
         let serving = tokio::spawn(server.run(async { drop(stopped.await) }));

@@ -61,7 +61,8 @@ enum Line {
 }
 
 /// Starts work that needs nobody; answers its name.
-pub(super) fn start(root: &Root, order: &Order) -> Result<String, Failure> {
+pub(super) fn start(host: &Host, order: &Order) -> Result<String, Failure> {
+    let root = &host.root;
     sweep(root)?;
     let id = format!("{}-{}", Utc::now().format("%Y%m%d-%H%M%S%3f"), std::process::id());
     let folder = root.job(&id);
@@ -75,7 +76,11 @@ pub(super) fn start(root: &Root, order: &Order) -> Result<String, Failure> {
     let program = std::env::current_exe().doing("cannot find", std::path::Path::new("this program's own file"))?;
     let args = ["host", "job", &id].map(str::to_owned).into_iter().chain([format!("--root={}", root.path().display())]);
     let command = Command { program, args: args.collect(), env: [].into() };
-    process::spawn_holding(&command, lock, log).doing("cannot start", &command.program)?;
+    let started = match &host.password {
+        Some(password) => process::spawn_whispering(&command, lock, log, password),
+        None => process::spawn_holding(&command, lock, log),
+    };
+    started.doing("cannot start", &command.program)?;
     Ok(id)
 }
 
@@ -83,8 +88,9 @@ pub(super) fn start(root: &Root, order: &Order) -> Result<String, Failure> {
 ///
 /// # Errors
 /// There is no such job, or nobody could write down what it does.
-pub fn run(host: &Host, id: &str) -> Result<(), Failure> {
+pub fn run(mut host: Host, id: &str) -> Result<(), Failure> {
     process::leave_session();
+    host.password = process::whispered().doing("cannot read", Path::new("the password"))?;
     let folder = host.root.job(id);
     let order = order(&folder)?.ok_or_else(|| unknown(id))?;
     let path = folder.join("events.jsonl");
@@ -105,7 +111,7 @@ pub fn run(host: &Host, id: &str) -> Result<(), Failure> {
         }
     };
     let result = match &order {
-        Order::Apply { plan, contents } => apply::apply(host, plan, contents, &mut follow).map(Ended::Applied),
+        Order::Apply { plan, contents } => apply::apply(&host, plan, contents, &mut follow).map(Ended::Applied),
         Order::Run { args } => process::held_lock()
             .doing("cannot hand on", &folder.join("lock"))
             .and_then(|lock| verb::run(&host.root, args, lock, &mut follow).map(Ended::Ran)),

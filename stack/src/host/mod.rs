@@ -4,17 +4,23 @@
 //! Invariant: whatever changes a host does so under `state/apply.lock`.
 
 mod apply;
+mod ask;
 mod control;
+mod docker;
 mod job;
 mod journal;
 mod logs;
 mod machine;
 mod observe;
 mod port;
+mod root;
 mod secrets;
 mod serve;
+mod starter;
+mod supervised;
 mod verb;
 
+pub use ask::probe;
 pub use job::run as run_job;
 pub use serve::serve;
 
@@ -33,6 +39,7 @@ use crate::{
     layout::Root,
     process,
     protocol::{Ended, Event, Reply, Request},
+    secret::Secret,
 };
 
 /// Between two looks at the supervisor's status file.
@@ -51,6 +58,8 @@ pub struct Host {
     pub program: PathBuf,
     /// Its identity.
     pub program_id: String,
+    /// What sudo asks for here, where a person gave it; see [`Request::Authorize`].
+    pub password: Option<Secret>,
 }
 
 impl Host {
@@ -58,8 +67,12 @@ impl Host {
     ///
     /// # Errors
     /// In the words of the operation, with what to do next.
-    pub fn answer(&self, request: Request, follow: &mut Follow<'_>) -> Result<Reply, Failure> {
+    pub fn answer(&mut self, request: Request, follow: &mut Follow<'_>) -> Result<Reply, Failure> {
         match request {
+            Request::Authorize { password } => {
+                self.password = Some(password);
+                Ok(Reply::Done)
+            }
             Request::Observe(question) => Ok(Reply::Observed(Box::new(observe::observe(&self.root, &question)?))),
             Request::Apply { plan, contents } => {
                 apply::apply(self, &plan, &contents, follow).map(|outcome| Reply::Ended(Ended::Applied(outcome)))
@@ -71,7 +84,10 @@ impl Host {
             Request::Control { action, components } => {
                 control::control(&self.root, action, &components, follow).map(|()| Reply::Done)
             }
-            Request::Logs(query) => logs::logs(&self.root, &query, follow).map(|()| Reply::Done),
+            Request::Logs(query) => {
+                let runtime = control::deployed(&self.root)?.content.runtime;
+                starter::starter(&self.root, runtime, None).logs(&query, follow).map(|()| Reply::Done)
+            }
             Request::Secrets { reveal } => Ok(Reply::Secrets(secrets::list(&self.root, reveal)?)),
             Request::SetSecret { name, value } => secrets::set(&self.root, &name, &value).map(|()| Reply::Done),
             Request::RemoveSecret { name } => secrets::remove(&self.root, &name).map(|()| Reply::Done),

@@ -22,17 +22,17 @@ use crate::{
 ///
 /// # Errors
 /// The other side is gone.
-pub fn serve(host: &Host, nonce: &str, input: impl BufRead, output: impl Write) -> io::Result<()> {
+pub fn serve(mut host: Host, nonce: &str, input: impl BufRead, output: impl Write) -> io::Result<()> {
     let mut started = false;
-    let served = exchange(host, nonce, input, output, &mut started);
+    let served = exchange(&mut host, nonce, input, output, &mut started);
     if !started {
-        leave_no_trace(host);
+        leave_no_trace(&host);
     }
     served
 }
 
 fn exchange(
-    host: &Host,
+    host: &mut Host,
     nonce: &str,
     input: impl BufRead,
     mut output: impl Write,
@@ -51,7 +51,7 @@ fn exchange(
         };
         let mut start = |order: &Order| {
             *started = true;
-            let id = job::start(&host.root, order)?;
+            let id = job::start(host, order)?;
             job::attach(&host.root, &id, &mut follow).map(Reply::Ended)
         };
         let answer = match serde_json::from_str(&line?) {

@@ -6,6 +6,7 @@
 mod backup;
 mod env;
 mod fault;
+mod gateway;
 mod new;
 mod read;
 mod table;
@@ -24,6 +25,7 @@ pub use self::{
     backup::{Backup, BackupSource, Keep, TimeOfDay, time_of_day},
     env::{EnvFile, Note},
     fault::{Fault, Invalid, LoadError},
+    gateway::Gateway,
     new::{New, render},
 };
 use crate::component::{Component, Runtime};
@@ -40,6 +42,8 @@ pub struct Settings {
     pub engine: Engine,
     /// The models that a deploy makes sure of.
     pub models: Models,
+    /// Keys, turns, and what is added to requests.
+    pub gateway: Gateway,
     /// The only LAN listener.
     pub edge: Edge,
     /// Where each component listens.
@@ -92,9 +96,19 @@ impl Default for Settings {
                 kv_cache_type: KvCacheType::F16,
                 flash_attention: None,
             },
-            models: Models { default: "qwen2.5-coder:32b-instruct-q8_0".to_owned() },
+            models: Models { default: "qwen2.5-coder:32b-instruct-q8_0".to_owned(), previous: None },
+            gateway: Gateway::default(),
             edge: Edge { allow: private_networks() },
-            ports: Ports { api: 11434, engine: 11435, prometheus: 19090, node_exporter: 19100 },
+            ports: Ports {
+                api: 11434,
+                lan_grafana: 3000,
+                lan_prometheus: 9090,
+                engine: 11435,
+                gateway: 11436,
+                grafana: 13000,
+                prometheus: 19090,
+                node_exporter: 19100,
+            },
             monitoring: Monitoring {
                 retention: Duration::from_secs(15 * 24 * 60 * 60),
                 scrape_interval: Duration::from_secs(5),
@@ -193,6 +207,8 @@ pub enum KvCacheType {
 pub struct Models {
     /// The model that verbs mean when none is named.
     pub default: String,
+    /// The default before this one, which `model upgrade` goes back to or removes.
+    pub previous: Option<String>,
 }
 
 /// The only LAN listener.
@@ -207,8 +223,16 @@ pub struct Edge {
 pub struct Ports {
     /// Where clients find Ollama's API: the edge, and in the sandbox the gateway itself.
     pub api: u16,
+    /// Grafana on the LAN, through the edge.
+    pub lan_grafana: u16,
+    /// Prometheus on the LAN, through the edge.
+    pub lan_prometheus: u16,
     /// The engine, on loopback.
     pub engine: u16,
+    /// The gateway, on loopback, where there is an edge.
+    pub gateway: u16,
+    /// Grafana, on loopback.
+    pub grafana: u16,
     /// Prometheus, on loopback.
     pub prometheus: u16,
     /// node_exporter, on loopback.

@@ -8,6 +8,7 @@ use toml::de::DeTable;
 use super::{
     Edge, Engine, Host, Models, Monitoring, Ports, Sandbox, Settings, backup,
     fault::Fault,
+    gateway,
     table::{Found, Table},
     value::{self, Wrong},
 };
@@ -22,6 +23,7 @@ pub(super) fn read(text: &str) -> (Settings, Found) {
     host(Table::open("host", document, &mut found), &mut settings.host);
     engine(Table::open("engine", document, &mut found), &mut settings.engine);
     models(Table::open("models", document, &mut found), &mut settings.models);
+    gateway::read(Table::open("gateway", document, &mut found), &mut settings.gateway);
     edge(Table::open("edge", document, &mut found), &mut settings.edge);
     ports(Table::open("ports", document, &mut found), &mut settings.ports);
     monitoring(Table::open("monitoring", document, &mut found), &mut settings.monitoring);
@@ -73,6 +75,7 @@ fn fit_reservation(table: &mut Table<'_, '_>, engine: &mut Engine) {
 
 fn models(mut table: Table<'_, '_>, models: &mut Models) {
     table.text("default", &mut models.default, value::model);
+    table.text("previous", &mut models.previous, value::model);
 }
 
 fn edge(mut table: Table<'_, '_>, edge: &mut Edge) {
@@ -81,12 +84,20 @@ fn edge(mut table: Table<'_, '_>, edge: &mut Edge) {
 
 fn ports(mut table: Table<'_, '_>, ports: &mut Ports) {
     table.whole("api", &mut ports.api, 0..=u16::MAX);
+    table.whole("lan_grafana", &mut ports.lan_grafana, 1..=u16::MAX);
+    table.whole("lan_prometheus", &mut ports.lan_prometheus, 1..=u16::MAX);
     table.whole("engine", &mut ports.engine, 0..=u16::MAX);
+    table.whole("gateway", &mut ports.gateway, 0..=u16::MAX);
+    table.whole("grafana", &mut ports.grafana, 0..=u16::MAX);
     table.whole("prometheus", &mut ports.prometheus, 0..=u16::MAX);
     table.whole("node_exporter", &mut ports.node_exporter, 0..=u16::MAX);
     let named = [
         ("api", ports.api),
+        ("lan_grafana", ports.lan_grafana),
+        ("lan_prometheus", ports.lan_prometheus),
         ("engine", ports.engine),
+        ("gateway", ports.gateway),
+        ("grafana", ports.grafana),
         ("prometheus", ports.prometheus),
         ("node_exporter", ports.node_exporter),
     ];

@@ -15,7 +15,7 @@ use std::{
 use chrono::Utc;
 
 use crate::{
-    layout::Root,
+    layout::{Root, expand},
     machine::{Disk, Machine},
     process,
 };
@@ -26,20 +26,13 @@ pub(super) fn machine(system: &str, root: &Root, models: &Path) -> Machine {
         "Darwin" => mac::system(),
         _ => linux::system(),
     };
-    let disks = [("the stack", root.path().to_owned()), ("models", expand(models))];
+    let disks =
+        [("the stack", root.path().to_owned()), ("models", expand(models).unwrap_or_else(|| models.to_owned()))];
     Machine {
         disks: disks.into_iter().filter_map(|(what, path)| disk(what, path)).collect(),
         address: address(),
         clock: Utc::now(),
         ..system
-    }
-}
-
-/// A leading `~` is the home folder of whom we run as.
-fn expand(path: &Path) -> PathBuf {
-    match (path.strip_prefix("~"), env::home_dir()) {
-        (Ok(below), Some(home)) => home.join(below),
-        _ => path.to_owned(),
     }
 }
 

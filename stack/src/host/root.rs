@@ -1,0 +1,123 @@
+//! What only root may do.
+//!
+//! Root runs such a command as it is; anybody else through sudo, without a password or with the one that a person gave,
+//! which sudo reads on its standard input. Invariant: that there is no way is known before anything is changed; and a
+//! password is in memory and in pipes, nowhere else.
+
+use std::{
+    fs::File,
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use super::Follow;
+use crate::{
+    failure::{Class, Doing, Failure},
+    plan::Plan,
+    process::{self, Command, Finished},
+    protocol::Event,
+    secret::Secret,
+};
+
+/// How long sudo may take to say yes or no.
+const PROBE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Between two words about a command that takes its time.
+const TELL_EVERY: Duration = Duration::from_secs(1);
+
+/// Lines of a command's output that a failure tells.
+const TOLD_LINES: usize = 20;
+
+/// How a command comes to be run by root.
+pub(super) enum Way<'a> {
+    /// It needs nobody else.
+    Direct,
+    /// sudo asks for nothing.
+    Sudo(PathBuf),
+    /// sudo asks for this.
+    Password(PathBuf, &'a Secret),
+}
+
+impl Way<'_> {
+    /// The way for what the plan wants of root; without such a step nobody is asked.
+    pub(super) fn find<'a>(plan: &Plan, password: Option<&'a Secret>) -> Result<Way<'a>, Failure> {
+        let commands: Vec<&Command> = plan.steps.iter().flat_map(|step| step.as_root()).collect();
+        if commands.is_empty() || rustix::process::geteuid().is_root() {
+            return Ok(Way::Direct);
+        }
+        let Some(sudo) = process::find("sudo") else {
+            return Err(refused(&commands, "there is no sudo", ""));
+        };
+        let nothing = Path::new("/dev/null");
+        let nothing = File::open(nothing).doing("cannot open", nothing)?;
+        let probe = Command { program: "true".into(), args: Vec::new(), env: [].into() };
+        let ways = [Some(Way::Sudo(sudo.clone())), password.map(|password| Way::Password(sudo, password))];
+        let mut said = String::new();
+        for way in ways.into_iter().flatten() {
+            let done = way.start(&probe, &nothing).and_then(|mut probe| probe.wait(PROBE_TIMEOUT));
+            match done.doing("cannot run", Path::new("sudo"))? {
+                Some(done) if done.success => return Ok(way),
+                Some(done) => said = done.output,
+                None => "sudo does not answer".clone_into(&mut said),
+            }
+        }
+        let why = if password.is_some() { "sudo does not take that password" } else { "sudo wants a password" };
+        Err(refused(&commands, why, &said))
+    }
+
+    /// Runs a command to its end. What root has begun is not cut short: an objection counts once it has ended.
+    pub(super) fn run(&self, command: &Command, lock: &File, follow: &mut Follow<'_>) -> Result<(), Failure> {
+        let mut started = self.start(command, lock).doing("cannot run", &command.program)?;
+        let mut objection = Ok(());
+        let done = loop {
+            if let Some(done) = started.wait(TELL_EVERY).doing("cannot wait for", &command.program)? {
+                break done;
+            }
+            objection = objection.and_then(|()| follow(Event::Waiting { detail: command.to_string() }));
+        };
+        if done.success { objection } else { Err(failed(command, &done)) }
+    }
+
+    fn start(&self, command: &Command, lock: &File) -> io::Result<process::Started> {
+        match self {
+            Way::Direct => process::start(&with_environment(&[], command), lock),
+            Way::Sudo(sudo) => process::start(&with_environment(&[&sudo.to_string_lossy(), "-n", "--"], command), lock),
+            Way::Password(sudo, password) => {
+                let command = with_environment(&[&sudo.to_string_lossy(), "-S", "-p", "", "--"], command);
+                process::start_telling(&command, password, lock)
+            }
+        }
+    }
+}
+
+/// The command behind other words, with its variables as words too: sudo hands on none.
+fn with_environment(before: &[&str], command: &Command) -> Command {
+    let mut words: Vec<String> = before.iter().map(|word| (*word).to_owned()).collect();
+    if !command.env.is_empty() {
+        words.push("env".to_owned());
+        words.extend(command.env.iter().map(|(name, value)| format!("{name}={value}")));
+    }
+    words.push(command.program.display().to_string());
+    words.extend(command.args.iter().cloned());
+    let program = words.remove(0).into();
+    Command { program, args: words, env: [].into() }
+}
+
+fn refused(commands: &[&Command], why: &str, said: &str) -> Failure {
+    let failure = Failure::new(Class::Refused, format!("this needs root, and {why}"));
+    let failure = if said.is_empty() { failure } else { failure.because(&io::Error::other(said.to_owned())) };
+    let by_hand = commands.iter().map(|command| format!("\n  sudo {}", with_environment(&[], command)));
+    failure.hint(format!(
+        "nothing was changed. `--ask-sudo` asks for your password on the host; or run this there by hand, and then the \
+         same command again:{}",
+        by_hand.collect::<String>()
+    ))
+}
+
+fn failed(command: &Command, done: &Finished) -> Failure {
+    let lines: Vec<&str> = done.output.lines().collect();
+    let told = lines[lines.len().saturating_sub(TOLD_LINES)..].join("\n");
+    let failure = Failure::new(Class::Failed, format!("root's `{command}` failed"));
+    if told.is_empty() { failure } else { failure.because(&io::Error::other(told)) }
+}

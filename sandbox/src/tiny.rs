@@ -5,7 +5,8 @@
 //!
 //! Invariant: the same bytes on every machine and at every time.
 
-use crate::gguf::{Data, File, Tensor, Value};
+use wire::gguf::{Data, File, Tensor, Value};
+
 use crate::random::Random;
 
 /// Width, of a multiple of 256 so that every quantisation takes it.

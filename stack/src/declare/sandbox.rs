@@ -46,12 +46,13 @@ fn stand_in(host: &Host<'_>) -> Service {
         "--load-ms".to_owned(),
         sandbox.load.as_millis().to_string(),
     ];
-    let mut given = |flag: &str, value: Option<String>| {
-        args.extend(value.into_iter().flat_map(|value| [flag.to_owned(), value]));
-    };
-    given("--memory-bytes", sandbox.memory_bytes.map(|bytes| bytes.to_string()));
     let scenarios = sandbox.scenarios.as_ref().map(|name| format!("source/{name}"));
-    given("--scenarios", scenarios.as_ref().map(|file| host.root.current().join(file).display().to_string()));
+    let path = scenarios.as_ref().map(|file| host.root.current().join(file).display().to_string());
+    for (flag, value) in
+        [("--memory-bytes", sandbox.memory_bytes.map(|bytes| bytes.to_string())), ("--scenarios", path)]
+    {
+        args.extend(value.into_iter().flat_map(|value| [flag.to_owned(), value]));
+    }
     let mut command = own(host, Component::Engine, args);
     let models = host.root.data().join("models");
     command.env = engine::environment(&host.settings.engine, host.listen(Component::Engine), &models);

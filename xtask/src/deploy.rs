@@ -257,6 +257,13 @@ impl Run {
 
     /// Says what runs where, what does not and why, and what to try next.
     fn conclude(&self, release: &ReleaseId, observed: &Observed) -> Result<Exit> {
+        // The stack serves; that an agent's settings cannot be written is said, and no reason to call the deploy failed.
+        match agent::refresh(&self.session) {
+            Ok(names) => {
+                names.iter().for_each(|name| self.say(&format!("{name} follows: its settings are up to date")))
+            }
+            Err(error) => self.say(&format!("an agent's settings could not follow: {error:#}")),
+        }
         if self.json {
             self.end("done", release)?;
             return Ok(Exit::Done);
@@ -270,13 +277,6 @@ impl Run {
         if self.changed > 0 && !self.session.is_here {
             // The gate has passed there. Whether it can be reached from here, only we can tell.
             verify::print(&ops::verify::from_client(&summary))?;
-        }
-        // The stack serves; that an agent's settings cannot be written is said, and no reason to call the deploy failed.
-        match agent::refresh(&self.session) {
-            Ok(names) => {
-                names.iter().for_each(|name| report::say(&format!("{name} follows: its settings are up to date")))
-            }
-            Err(error) => report::say(&format!("an agent's settings could not follow: {error:#}")),
         }
         let release = observed.current_release();
         if let Some(gateway) = release.and_then(|release| release.service(Component::Gateway)) {

@@ -150,7 +150,7 @@ impl Contained {
         let (sender, begun) = std::sync::mpsc::channel();
         let handle = thread::spawn(move || {
             let body = format!(
-                "{{\"model\":\"qwen2.5-coder\",\"prompt\":\"hello\",\"options\":{{\"num_predict\":{tokens},\"ignore_eos\":true}}}}"
+                "{{\"model\":\"qwen2.5-coder:32b-instruct-q8_0\",\"prompt\":\"a long story\",\"options\":{{\"num_predict\":{tokens}}}}}"
             );
             let client = reqwest::blocking::Client::builder().no_proxy().timeout(None).build().unwrap();
             let answer = client.post(format!("http://127.0.0.1:{port}/api/generate")).body(body).send().unwrap();

@@ -5,6 +5,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod agent;
 mod backup;
 mod cli;
 mod contract;
@@ -24,6 +25,7 @@ mod port;
 mod readme;
 mod release;
 mod root;
+mod scenario;
 mod secret;
 mod ssh;
 mod stage;

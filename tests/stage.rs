@@ -63,6 +63,17 @@ pub(crate) fn lacks(part: &str) -> bool {
     is_lacking(part)
 }
 
+/// A real coding agent, where `STACK_TESTS_AGENTS` names a folder with its program; `None` as [`lacks`] has it.
+pub(crate) fn real_agent(name: &str) -> Option<PathBuf> {
+    let folder = env::var_os("STACK_TESTS_AGENTS").map(PathBuf::from).unwrap_or_default();
+    let program = folder.join(name);
+    if !program.exists() {
+        is_lacking(name);
+        return None;
+    }
+    Some(program)
+}
+
 /// Says that a test is left out, or fails it.
 pub(crate) fn is_lacking(part: &str) -> bool {
     let required = env::var("STACK_TESTS_REQUIRE").unwrap_or_default();

@@ -4,7 +4,7 @@
 //! each 20 ms. A bare reader, which stamps bytes and understands nothing, shows what the machine itself adds. What a token
 //! costs is the processor time of a long run less that of a short one, so that nobody pays for starting.
 //!
-//! `cargo run --release -p ops --example accuracy [-- AIPERF GUIDELLM TOKENIZER]`: the peers' programs and a tokenizer's
+//! `cargo run -p ops --example accuracy [-- AIPERF GUIDELLM TOKENIZER]`: the peers' programs and a tokenizer's
 //! folder, for both of them; without, only this bench is measured. Needs `/usr/bin/time`.
 
 #![allow(

@@ -3,8 +3,10 @@
 //!
 //! Invariant: nothing here prints, and nothing changes what runs.
 
+pub mod agent;
 pub mod backup;
 pub mod bench;
+pub mod criteria;
 pub mod hardware;
 pub mod model;
 pub mod preflight;

@@ -43,6 +43,19 @@ pub fn read(folder: &Path, settings: Option<String>) -> Result<Contents, Failure
     Ok(source)
 }
 
+/// Reads a file beside `stack.toml` that a setting names.
+///
+/// # Errors
+/// It is not there, or not UTF-8.
+pub fn named(folder: &Path, name: &str) -> Result<String, Failure> {
+    let file = folder.join(name);
+    fs::read_to_string(&file).map_err(|error| {
+        Failure::new(Class::Settings, format!("cannot read {}", file.display()))
+            .because(&error)
+            .hint("put the file there, or take its name out of stack.toml")
+    })
+}
+
 /// What a release has of a source: each addition where its component reads it, and everything as it was written.
 pub(crate) fn place(source: &Contents) -> Contents {
     let mut placed = Contents::new();

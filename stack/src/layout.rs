@@ -111,7 +111,7 @@ impl Root {
 
     /// The API keys that the gateway knows, as hashes.
     pub fn keys(&self) -> PathBuf {
-        self.state().join("keys.json")
+        self.state().join("gateway/keys.json")
     }
 
     /// What the supervisor sees.
@@ -179,8 +179,9 @@ impl Root {
     }
 
     /// The folders that must exist before anything else.
-    pub(crate) fn skeleton(&self) -> [PathBuf; 7] {
-        let (run, textfile) = (self.state().join("run"), self.textfile());
-        [self.bin(), self.releases(), self.state(), run, self.logs(), self.data(), textfile]
+    pub(crate) fn skeleton(&self) -> [PathBuf; 8] {
+        let (state, textfile) = (self.state(), self.textfile());
+        let (run, gateway) = (state.join("run"), state.join("gateway"));
+        [self.bin(), self.releases(), state, run, gateway, self.logs(), self.data(), textfile]
     }
 }

@@ -280,10 +280,10 @@ pub fn plan_rollback(observed: &Observed) -> Result<Plan, Failure> {
     }
     let data = observed.current_release().map(|from| contained::put_back(from, release)).unwrap_or_default();
     let mut way = run(release, observed);
+    way.retain(|step| !matches!(step, Step::Keep { .. }));
     // Behind the switch and before anything starts on it.
     let at = way.iter().position(|step| matches!(step, Step::Up { .. })).unwrap_or(way.len());
-    way.retain(|step| !matches!(step, Step::Keep { .. }));
-    way.splice(at.min(way.len())..at.min(way.len()), data);
+    way.splice(at..at, data);
     steps.extend(way);
     steps.extend(observed.current.clone().map(|release| Step::Forget { release }));
     Ok(Plan { base: observed.current.clone(), release: release.clone(), steps, notes: Vec::new(), unfinished: false })

@@ -32,7 +32,10 @@ use std::{
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitOptions};
 use serde::{Deserialize, Serialize};
 
-use crate::secret::Secret;
+use crate::{
+    failure::{Doing, Failure},
+    secret::Secret,
+};
 
 /// Folders that non-interactive shells and cron leave out of PATH, and where tools are all the same.
 const TOOL_FOLDERS: [&str; 8] = [
@@ -146,6 +149,57 @@ impl Started {
         self.output.read_to_end(&mut output)?;
         Ok(Some(Finished { success, output: String::from_utf8_lossy(&output).trim().to_owned() }))
     }
+}
+
+/// How a tool ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ended {
+    /// With status 0.
+    Well,
+    /// Otherwise, in words.
+    Badly(String),
+    /// It was ended, with all that it had started, when its time was over.
+    OutOfTime,
+}
+
+/// Runs a user's own tool, with all of the user's own variables, in `folder`; both its streams go to `output`. It and all
+/// that it started are gone afterwards, whether it ended, ran out of time, or `check` objected.
+pub fn run_tool(
+    command: &Command,
+    folder: &Path,
+    output: &File,
+    timeout: Duration,
+    check: &mut dyn FnMut() -> Result<(), Failure>,
+) -> Result<Ended, Failure> {
+    let start = || {
+        let mut tool = StdCommand::new(&command.program);
+        // Some believe PWD, and would work in our folder instead.
+        tool.args(&command.args).envs(&command.env).current_dir(folder).env("PWD", folder).process_group(0);
+        tool.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output.try_clone()?);
+        tool.spawn()
+    };
+    let process = Identity::of_child(start().doing("cannot start", &command.program)?.id());
+    let deadline = Instant::now() + timeout;
+    let ended = loop {
+        // Its status alone says that it ended: of some programs the first thread ends long before the others.
+        match process.status() {
+            Some(how) if how == "exited with status 0" => break Ok(Ended::Well),
+            Some(how) => break Ok(Ended::Badly(how)),
+            None => {}
+        }
+        let objection = check();
+        if objection.is_err() || Instant::now() > deadline {
+            process.signal_group(Signal::KILL);
+            process.end_group();
+            break objection.map(|()| Ended::OutOfTime);
+        }
+        thread::sleep(Duration::from_millis(20));
+    };
+    while process.is_alive() {
+        thread::sleep(Duration::from_millis(1));
+    }
+    process.end_group();
+    ended
 }
 
 /// Runs a step's command to its end.
@@ -351,6 +405,15 @@ impl Identity {
     /// How it ended, or `None` while it runs. Only a parent learns more than that it did. A child stays a zombie until
     /// [`Identity::end_group`]: as long as it is one, its number, and so its group's, is nobody else's.
     pub(crate) fn ended(&self) -> Option<String> {
+        if let Some(status) = self.status() {
+            return Some(status);
+        }
+        let runs = started(self.pid).is_some_and(|started| started == self.started);
+        (!runs).then(|| "ended".to_owned())
+    }
+
+    /// How a child ended; `None` while it runs, and for everybody else's children.
+    fn status(&self) -> Option<String> {
         let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
         if let Some(pid) = self.raw()
             && let Ok(Some(status)) = rustix::process::waitid(WaitId::Pid(pid), look)
@@ -361,8 +424,7 @@ impl Identity {
                 (None, None) => "ended".to_owned(),
             });
         }
-        let runs = started(self.pid).is_some_and(|started| started == self.started);
-        (!runs).then(|| "ended".to_owned())
+        None
     }
 
     /// Kills what is left of the group of a process that has ended, and takes the process's own status. `true`: nothing

@@ -15,6 +15,8 @@ const MAGIC: &[u8; 4] = b"GGUF";
 const VERSION: u32 = 3;
 /// Where tensor data starts, relative to the file: a multiple of this. It is the format's default.
 const ALIGNMENT: usize = 32;
+/// `GGML_TYPE_F32`.
+const TENSOR_F32: u32 = 0;
 /// `GGML_TYPE_F16`.
 const TENSOR_F16: u32 = 1;
 
@@ -45,12 +47,12 @@ mod kind {
     pub(super) const FLOAT64: u32 = 12;
 }
 
-/// A model file with one tensor.
+/// A model file.
 pub struct File {
     /// By key, in the order they are written.
     pub metadata: Vec<(String, Value)>,
-    /// The only one.
-    pub tensor: Tensor,
+    /// In the order they are written.
+    pub tensors: Vec<Tensor>,
 }
 
 /// A metadata value, of the types that are written here.
@@ -67,14 +69,38 @@ pub enum Value {
     I32s(Vec<i32>),
 }
 
-/// A tensor of half-precision floats.
+/// An array of numbers.
 pub struct Tensor {
     /// As llama.cpp names it.
     pub name: String,
     /// Fastest first.
     pub shape: Vec<u64>,
-    /// Bits of each float, as many as the shape says.
-    pub data: Vec<u16>,
+    /// As many as the shape says.
+    pub data: Data,
+}
+
+/// The numbers of a tensor.
+pub enum Data {
+    /// Half-precision floats, as their bits.
+    F16(Vec<u16>),
+    /// Single-precision floats.
+    F32(Vec<f32>),
+}
+
+impl Data {
+    fn kind(&self) -> u32 {
+        match self {
+            Self::F16(_) => TENSOR_F16,
+            Self::F32(_) => TENSOR_F32,
+        }
+    }
+
+    fn size_bytes(&self) -> usize {
+        match self {
+            Self::F16(floats) => floats.len() * 2,
+            Self::F32(floats) => floats.len() * 4,
+        }
+    }
 }
 
 impl File {
@@ -83,22 +109,31 @@ impl File {
         let mut out = Vec::new();
         out.extend_from_slice(MAGIC);
         out.extend_from_slice(&VERSION.to_le_bytes());
-        out.extend_from_slice(&1u64.to_le_bytes());
+        out.extend_from_slice(&(self.tensors.len() as u64).to_le_bytes());
         out.extend_from_slice(&(self.metadata.len() as u64).to_le_bytes());
         for (key, value) in &self.metadata {
             put_text(&mut out, key);
             put_value(&mut out, value);
         }
-        put_text(&mut out, &self.tensor.name);
-        out.extend_from_slice(&(self.tensor.shape.len() as u32).to_le_bytes());
-        for dimension in &self.tensor.shape {
-            out.extend_from_slice(&dimension.to_le_bytes());
+        let mut offset = 0usize;
+        for tensor in &self.tensors {
+            put_text(&mut out, &tensor.name);
+            out.extend_from_slice(&(tensor.shape.len() as u32).to_le_bytes());
+            for dimension in &tensor.shape {
+                out.extend_from_slice(&dimension.to_le_bytes());
+            }
+            out.extend_from_slice(&tensor.data.kind().to_le_bytes());
+            out.extend_from_slice(&(offset as u64).to_le_bytes());
+            offset += tensor.data.size_bytes().next_multiple_of(ALIGNMENT);
         }
-        out.extend_from_slice(&TENSOR_F16.to_le_bytes());
-        out.extend_from_slice(&0u64.to_le_bytes()); // its offset: it is the first
         out.resize(out.len().next_multiple_of(ALIGNMENT), 0);
-        out.extend(self.tensor.data.iter().flat_map(|float| float.to_le_bytes()));
-        out.resize(out.len().next_multiple_of(ALIGNMENT), 0);
+        for tensor in &self.tensors {
+            match &tensor.data {
+                Data::F16(floats) => out.extend(floats.iter().flat_map(|float| float.to_le_bytes())),
+                Data::F32(floats) => out.extend(floats.iter().flat_map(|float| float.to_le_bytes())),
+            }
+            out.resize(out.len().next_multiple_of(ALIGNMENT), 0);
+        }
         out
     }
 }
@@ -336,19 +371,23 @@ mod tests {
                 ("tokenizer.ggml.tokens".to_owned(), Value::Texts(vec!["a".to_owned(), "b".to_owned()])),
                 ("tokenizer.ggml.token_type".to_owned(), Value::I32s(vec![1; 6])),
             ],
-            tensor: Tensor { name: "token_embd.weight".to_owned(), shape: vec![3, 2], data: vec![1; 6] },
+            tensors: vec![
+                Tensor { name: "token_embd.weight".to_owned(), shape: vec![3, 2], data: Data::F16(vec![1; 6]) },
+                Tensor { name: "output.weight".to_owned(), shape: vec![3], data: Data::F32(vec![0.5; 3]) },
+            ],
         }
     }
 
     #[test]
     fn reads_what_it_wrote_and_empties_long_arrays() {
         let header = read_header(file().to_bytes().as_slice()).unwrap();
-        assert_eq!(header.tensors, [json!({"name": "token_embd.weight", "type": "F16", "shape": [3, 2]})]);
+        let embedding = json!({"name": "token_embd.weight", "type": "F16", "shape": [3, 2]});
+        assert_eq!(header.tensors, [embedding, json!({"name": "output.weight", "type": "F32", "shape": [3]})]);
         assert_eq!(
             Json::from(header.metadata),
             json!({
                 "general.architecture": "qwen2",
-                "general.parameter_count": 6,
+                "general.parameter_count": 9,
                 "qwen2.block_count": 64,
                 "qwen2.rope.freq_base": 0.5,
                 "tokenizer.ggml.tokens": ["a", "b"],
@@ -361,16 +400,19 @@ mod tests {
     fn tensor_data_ends_the_file_on_an_aligned_offset() {
         let bytes = file().to_bytes();
         assert_eq!(bytes.len() % ALIGNMENT, 0);
-        // Twelve bytes of data, then padding.
-        assert_eq!(bytes[bytes.len() - ALIGNMENT..][..12], [1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0]);
-        assert_eq!(bytes[bytes.len() - ALIGNMENT..][12..], [0; 20]);
+        // Twelve bytes of data each, then padding.
+        let data = &bytes[bytes.len() - 2 * ALIGNMENT..];
+        assert_eq!(data[..12], [1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0]);
+        assert_eq!(data[12..ALIGNMENT], [0; 20]);
+        assert_eq!(data[ALIGNMENT..][..12], 0.5f32.to_le_bytes().repeat(3));
+        assert_eq!(data[ALIGNMENT + 12..], [0; 20]);
     }
 
     #[test]
     fn refuses_every_cut_of_the_header() {
         let bytes = file().to_bytes();
-        // Its name, two dimensions with their number, type and offset.
-        let end = bytes.windows(17).position(|w| w == b"token_embd.weight").unwrap() + 17 + 4 + 16 + 4 + 8;
+        // The last tensor's name, one dimension with their number, type and offset.
+        let end = bytes.windows(13).position(|w| w == b"output.weight").unwrap() + 13 + 4 + 8 + 4 + 8;
         for cut in 0..end {
             assert!(read_header(&bytes[..cut]).is_err(), "cut at {cut}");
         }

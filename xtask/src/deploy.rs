@@ -27,7 +27,7 @@ use stack::{
 };
 
 use crate::{
-    cli, clock, diff, progress,
+    agent, cli, clock, diff, progress,
     report::{self, Exit},
     session::{Need, PROGRAM_ID, Session},
     status, there, verify,
@@ -257,6 +257,13 @@ impl Run {
 
     /// Says what runs where, what does not and why, and what to try next.
     fn conclude(&self, release: &ReleaseId, observed: &Observed) -> Result<Exit> {
+        // The stack serves; that an agent's settings cannot be written is said, and no reason to call the deploy failed.
+        match agent::refresh(&self.session) {
+            Ok(names) => {
+                names.iter().for_each(|name| self.say(&format!("{name} follows: its settings are up to date")))
+            }
+            Err(error) => self.say(&format!("an agent's settings could not follow: {error:#}")),
+        }
         if self.json {
             self.end("done", release)?;
             return Ok(Exit::Done);

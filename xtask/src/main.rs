@@ -1,5 +1,6 @@
 //! The command line: parse, call one library, report. Nothing else prints.
 
+mod agent;
 mod backup;
 mod bench;
 mod cli;
@@ -53,6 +54,7 @@ fn main() -> ExitCode {
         Verb::Model(verb) => model::run(settings, verb),
         Verb::Secret(verb) => secret::run(settings, verb),
         Verb::Key(verb) => key::run(settings, verb),
+        Verb::Agent(verb) => agent::run(settings, verb),
         Verb::Job(verb) => job::run(settings, verb),
         Verb::Completions(args) => completions(args.shell),
         Verb::Host(verb) => host::run(verb),

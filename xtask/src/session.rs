@@ -10,6 +10,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use sandbox::Scenarios;
 use signal_hook::{consts::SIGINT, flag};
 use stack::{
     addition,
@@ -31,6 +32,29 @@ pub(crate) const PROGRAM_ID: &str = env!("STACK_PROGRAM_ID");
 /// Where a stack lives on a host unless it is said otherwise.
 const ROOT: &str = "~/frontier-llm-stack";
 
+/// The settings, for those who need no host.
+pub(crate) struct Stack {
+    pub(crate) settings: Settings,
+    /// The file they came from; without one the embedded sandbox is meant.
+    pub(crate) file: Option<PathBuf>,
+    /// The folder that `local/` is looked for in.
+    pub(crate) folder: PathBuf,
+    /// Whether the host is this machine: only then does what listens on its loopback answer us.
+    pub(crate) is_here: bool,
+}
+
+impl Stack {
+    pub(crate) fn read(named: Option<&Path>) -> Result<Stack> {
+        let (folder, file) = find_settings(named)?;
+        let settings = match &file {
+            Some(file) => Settings::load(file).map_err(with_hint)?,
+            None => Settings::sandbox(),
+        };
+        let is_here = settings.host.address == "localhost" || deployed_here().is_some();
+        Ok(Stack { settings, file, folder, is_here })
+    }
+}
+
 /// The settings, and a line to the host.
 pub(crate) struct Session {
     pub(crate) settings: Settings,
@@ -47,12 +71,7 @@ pub(crate) struct Session {
 impl Session {
     /// Reads the settings and finds the host.
     pub(crate) fn open(named: Option<&Path>, need: Need) -> Result<Session> {
-        let (folder, file) = find_settings(named)?;
-        let settings = match &file {
-            Some(file) => Settings::load(file).map_err(with_hint)?,
-            None => Settings::sandbox(),
-        };
-        let is_here = settings.host.address == "localhost" || deployed_here().is_some();
+        let Stack { settings, file, folder, is_here } = Stack::read(named)?;
         let transport = transport(&settings, &folder, need)?;
         Ok(Session { settings, file, folder, is_here, client: Client(transport), interrupt: Interrupt::listen()? })
     }
@@ -60,7 +79,17 @@ impl Session {
     /// What the user wrote, to go into the release.
     pub(crate) fn source(&self) -> Result<Contents> {
         let read = |file: &PathBuf| fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()));
-        Ok(addition::read(&self.folder, self.file.as_ref().map(read).transpose()?)?)
+        let mut source = addition::read(&self.folder, self.file.as_ref().map(read).transpose()?)?;
+        if let Some(name) = &self.settings.sandbox.scenarios {
+            let text = addition::named(&self.folder, name)?;
+            Scenarios::parse(&text).map_err(|error| {
+                Failure::new(Class::Settings, format!("cannot deploy {name}: it is no scenario file"))
+                    .because(&error)
+                    .hint("docs/sandbox-engine.md shows every key")
+            })?;
+            source.insert(name.clone(), text);
+        }
+        Ok(source)
     }
 
     /// How the host is called in what we say.

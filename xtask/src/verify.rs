@@ -4,6 +4,7 @@ use std::{io, path::Path};
 
 use anyhow::{Context, Result};
 use ops::{
+    criteria,
     summary::Summary,
     verify::{Check, Verdict},
 };
@@ -15,7 +16,7 @@ use stack::{
 };
 
 use crate::{
-    cli,
+    agent, cli,
     report::{self, Exit},
     session::{Need, Session},
     there,
@@ -23,13 +24,18 @@ use crate::{
 
 pub(crate) fn run(settings: Option<&Path>, args: &cli::Verify) -> Result<Exit> {
     let mut session = Session::open(settings, Need::Any)?;
-    let checks = match session.is_here {
+    let mut checks = match session.is_here {
         true => here(&mut session, args.json)?,
         false => match there(&mut session, args.json)? {
             Ok(checks) => checks,
             Err(exit) => return Ok(exit),
         },
     };
+    let criteria = criteria::criteria(&checks, agent::api(&session)?, &agent::place()?);
+    if !args.json {
+        criteria.iter().try_for_each(|check| report::data(&line(check)))?;
+    }
+    checks.extend(criteria);
     if args.json {
         report::data(&format!("{}\n", json!({ "checks": checks })))?;
     }
@@ -68,6 +74,8 @@ fn there(session: &mut Session, json: bool) -> Result<Result<Vec<Check>, Exit>> 
     report::say(&format!("asked on {} itself, where the components listen on loopback", session.host()));
     let (answer, exit) = there::answer(session, &["verify", "--json"])?;
     let Ok(Answer { mut checks }) = serde_json::from_str(&answer) else { return Ok(Err(exit)) };
+    // They are judged anew, by what is seen from here.
+    checks.retain(|check| !criteria::is_criterion(check));
     let observed = session.client.observe(Question::default())?;
     checks.extend(ops::verify::from_client(&Summary::of(session.host(), &observed)));
     if !json {

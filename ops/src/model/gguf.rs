@@ -99,10 +99,10 @@ mod tests {
 
     #[test]
     fn a_file_cut_anywhere_is_refused_by_name() {
-        use wire::gguf::{File, Tensor, Value};
+        use wire::gguf::{Data, File, Tensor, Value};
         let whole = File {
             metadata: vec![("general.architecture".to_owned(), Value::Text("llama".to_owned()))],
-            tensor: Tensor { name: "t".to_owned(), shape: vec![64, 4], data: vec![0; 256] },
+            tensors: vec![Tensor { name: "t".to_owned(), shape: vec![64, 4], data: Data::F16(vec![0; 256]) }],
         }
         .to_bytes();
         let file = tempfile::NamedTempFile::new().unwrap();

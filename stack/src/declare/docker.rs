@@ -237,6 +237,10 @@ fn values(host: &Host<'_>, ids: &BTreeMap<Component, String>, mac: bool) -> Resu
     let ports = &settings.ports;
     let engine = &settings.engine;
     let models = models(host);
+    if ports.api == 0 {
+        return Err(Failure::new(Class::Settings, "the edge cannot listen on any free port: clients have to know it")
+            .hint("write one at `ports.api` in stack.toml"));
+    }
     let told = engine::environment(engine, host.listen(Component::Engine), &models);
     let mut values = Values::new();
     let mut set = |name: &str, value: String| drop(values.insert(name.to_owned(), value));
@@ -247,6 +251,8 @@ fn values(host: &Host<'_>, ids: &BTreeMap<Component, String>, mac: bool) -> Resu
     for name in ["KEEP_ALIVE", "NUM_PARALLEL", "MAX_LOADED_MODELS", "CONTEXT_LENGTH", "KV_CACHE_TYPE"] {
         set(&format!("STACK_{name}"), told.get(&format!("OLLAMA_{name}")).cloned().unwrap_or_default());
     }
+    set("STACK_GATEWAY_FLAGS", settings.gateway.args(engine, Path::new("/keys/keys.json")).join(" "));
+    set("STACK_KEYS", root.keys().parent().unwrap_or(root.path()).display().to_string());
     set("STACK_FLASH_ATTENTION", engine.flash_attention.map(|on| u8::from(on).to_string()).unwrap_or_default());
     set("STACK_PROJECT", root.project());
     set("STACK_USER", host.observed.account.ids.clone());

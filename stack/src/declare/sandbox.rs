@@ -36,7 +36,7 @@ pub(super) fn make(host: &Host<'_>) -> Made {
 /// The stand-in takes Ollama's own variables, so that what is set here means the same to the real engine.
 fn stand_in(host: &Host<'_>) -> Service {
     let sandbox = &host.settings.sandbox;
-    let args = vec![
+    let mut args = vec![
         "--seed".to_owned(),
         host.settings.models.default.clone(),
         "--time-to-first-token-ms".to_owned(),
@@ -46,10 +46,21 @@ fn stand_in(host: &Host<'_>) -> Service {
         "--load-ms".to_owned(),
         sandbox.load.as_millis().to_string(),
     ];
+    let scenarios = sandbox.scenarios.as_ref().map(|name| format!("source/{name}"));
+    let path = scenarios.as_ref().map(|file| host.root.current().join(file).display().to_string());
+    for (flag, value) in
+        [("--memory-bytes", sandbox.memory_bytes.map(|bytes| bytes.to_string())), ("--scenarios", path)]
+    {
+        args.extend(value.into_iter().flat_map(|value| [flag.to_owned(), value]));
+    }
     let mut command = own(host, Component::Engine, args);
     let models = host.root.data().join("models");
     command.env = engine::environment(&host.settings.engine, host.listen(Component::Engine), &models);
-    host.service(Component::Engine, Launch::Process { command, own_program: true }, "/api/version")
+    command.env.insert("OLLAMA_MAX_QUEUE".to_owned(), sandbox.max_queue.to_string());
+    let mut service = host.service(Component::Engine, Launch::Process { command, own_program: true }, "/api/version");
+    // It reads them once, when it starts.
+    service.reads = scenarios.into_iter().collect();
+    service
 }
 
 fn gateway(host: &Host<'_>) -> Service {

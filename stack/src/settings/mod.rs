@@ -54,7 +54,7 @@ pub struct Settings {
     pub images: BTreeMap<Component, Image>,
     /// What is saved, where to, when, and for how long.
     pub backup: Backup,
-    /// How fast the stand-in engine pretends to be.
+    /// How the stand-in engine behaves.
     pub sandbox: Sandbox,
 }
 
@@ -119,6 +119,9 @@ impl Default for Settings {
                 time_to_first_token: Duration::from_millis(50),
                 time_per_output_token: Duration::from_millis(5),
                 load: Duration::from_millis(200),
+                memory_bytes: None,
+                max_queue: 512,
+                scenarios: None,
             },
         }
     }
@@ -249,7 +252,7 @@ pub struct Monitoring {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Image(pub String);
 
-/// How fast the stand-in engine pretends to be.
+/// How the stand-in engine behaves.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sandbox {
     /// From request to first token.
@@ -258,6 +261,12 @@ pub struct Sandbox {
     pub time_per_output_token: Duration,
     /// To load a model.
     pub load: Duration,
+    /// Memory for models, in bytes; `None`: no limit.
+    pub memory_bytes: Option<u64>,
+    /// Requests that may wait for a model to come into memory.
+    pub max_queue: u32,
+    /// The file beside `stack.toml` that says what it answers to what; `None`: synthetic text to everything.
+    pub scenarios: Option<String>,
 }
 
 #[cfg(test)]
@@ -304,6 +313,7 @@ mod tests {
         let settings = Settings::parse(&text, Path::new(FILE)).map_err(|invalid| invalid.render(false)).unwrap();
         assert_eq!(settings.images.len(), Component::ALL.len());
         assert!(settings.host.user.is_some() && settings.host.port.is_some() && settings.engine.version.is_some());
+        assert!(settings.sandbox.memory_bytes.is_some() && settings.sandbox.scenarios.is_some());
         assert_eq!(settings.host.root, Some(PathBuf::from("~/frontier-llm-stack")));
     }
 

@@ -142,6 +142,9 @@ fn sandbox(mut table: Table<'_, '_>, sandbox: &mut Sandbox) {
     table.text("time_to_first_token", &mut sandbox.time_to_first_token, value::duration);
     table.text("time_per_output_token", &mut sandbox.time_per_output_token, value::duration);
     table.text("load", &mut sandbox.load, value::duration);
+    table.text("memory", &mut sandbox.memory_bytes, value::size);
+    table.whole("max_queue", &mut sandbox.max_queue, 1..=u32::MAX);
+    table.text("scenarios", &mut sandbox.scenarios, value::scenarios);
 }
 
 /// Adds what is not even TOML. The parser guesses on after an error, and most guesses are good: faults elsewhere stand.

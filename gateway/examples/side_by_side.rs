@@ -1,6 +1,6 @@
 //! The gateway's figures of docs/performance.md, beside nginx as a plain proxy and beside no proxy at all.
 //!
-//! `cargo run --release -p gateway --example performance`. It needs Linux, nginx and taskset, and two cores: clients and
+//! `cargo run --release -p gateway --example side_by_side`. It needs Linux, nginx and taskset, and two cores: clients and
 //! the synthetic engine share the first, what is measured has the second for itself. All take turns, round after round,
 //! so that a busy moment hits all of them; figures are medians. Latency is open-loop: from the moment at which a request
 //! was due, so that one that waits for a slow one before it is not forgotten.

@@ -2,7 +2,6 @@
 
 use std::{
     fs::{self, File},
-    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
@@ -222,8 +221,7 @@ fn with_cron(stage: &Stage) {
         ),
     ];
     for (name, script) in programs {
-        stage.write(&format!("bin/{name}"), &format!("#!/bin/sh\n{script}\n"));
-        fs::set_permissions(stage.path(&format!("bin/{name}")), fs::Permissions::from_mode(0o755)).unwrap();
+        stage.script(name, script);
     }
 }
 
@@ -249,8 +247,9 @@ fn it_is_scheduled_once_and_what_is_scheduled_works() {
     let said = stage.ok("status").stdout;
     assert!(said.contains("whole; drill of") && said.contains("runs daily at 03:30 by cron"), "{said}");
     let checks = stage.ok("verify --json").json();
-    let last = checks["checks"].as_array().unwrap().last().unwrap().clone();
-    assert_eq!((&last["name"], &last["result"]), (&"the last backup is whole".into(), &"pass".into()));
+    let whole =
+        checks["checks"].as_array().unwrap().iter().find(|it| it["name"] == "the last backup is whole").unwrap();
+    assert_eq!(whole["result"], "pass");
     stage.ok("backup schedule --remove");
     assert_eq!(fs::read_to_string(stage.path("table")).unwrap(), "0 5 * * * theirs\n");
     assert!(!stage.ok("status").stdout.contains("by cron"));

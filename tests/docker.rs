@@ -7,7 +7,6 @@ use std::{
     io::{BufRead, BufReader, Read, Write},
     net::{Ipv4Addr, TcpListener, TcpStream},
     ops::Deref,
-    os::unix::fs::PermissionsExt,
     path::Path,
     process::Command,
     sync::OnceLock,
@@ -92,11 +91,6 @@ impl Contained {
         self.script("cargo", &format!("cd '{workspace}' && {} exec cargo \"$@\"", set.collect::<Vec<_>>().join(" ")));
         let log = self.path("docker.log").display().to_string();
         self.script("docker", &format!("echo \"$*\" >> '{log}'\nexec $(PATH=${{PATH#*:}} command -v docker) \"$@\""));
-    }
-
-    fn script(&self, name: &str, text: &str) {
-        self.write(&format!("bin/{name}"), &format!("#!/bin/sh\n{text}\n"));
-        fs::set_permissions(self.path(&format!("bin/{name}")), fs::Permissions::from_mode(0o755)).unwrap();
     }
 
     /// What Docker was asked while `act` went on.

@@ -21,16 +21,16 @@ got=$( (sha256sum "$new" || shasum -a 256 "$new") 2>/dev/null );
 case "$got" in "$sum "*) ;; *) rm -f "$new"; echo "damaged $nonce"; exit 65;; esac;
 # Sources are built here, by a process that outlives the connection: whoever comes next finds it, and follows it.
 if [ "$kind" = sources ]; then
-  build="$root/build/$id"; pid="";
+  build="$root/build/$id";
   if mkdir -p "$root/build" && mkdir "$build" 2>/dev/null; then
     mkdir "$build/src" && gzip -dc < "$new" | tar -xf - -C "$build/src" || { rm -rf "$build"; exit 74; };
     case "$triple" in *linux*) flags="-C target-feature=+crt-static";; *) flags="";; esac;
     ( trap "" HUP; cd "$build/src"; export STACK_PROGRAM_ID="$id" RUSTFLAGS="$flags";
       "$cargo" build --locked --profile ship --bin xtask --target "$triple" --target-dir target;
       echo $? > ../code; mv ../code ../ended ) </dev/null >"$build/log" 2>&1 &
-    pid=$!; echo "$pid" > "$build/pid";
-  else pid=$(cat "$build/pid");
+    jobs -p > "$build/pid";
   fi;
+  pid=$(cat "$build/pid");
   until [ -e "$build/ended" ]; do
     echo "building $nonce $(tail -n 1 "$build/log")"; sleep 1;
     kill -0 "$pid" 2>/dev/null || [ -e "$build/ended" ] || echo 1 > "$build/ended";

@@ -1,6 +1,6 @@
 //! The gateway's figures of docs/performance.md, beside nginx as a plain proxy and beside no proxy at all.
 //!
-//! `cargo run --release -p gateway --example performance`. It needs Linux, nginx and taskset, and two cores: clients and
+//! `cargo run --release -p gateway --example side_by_side`. It needs Linux, nginx and taskset, and two cores: clients and
 //! the synthetic engine share the first, what is measured has the second for itself. All take turns, round after round,
 //! so that a busy moment hits all of them; figures are medians. Latency is open-loop: from the moment at which a request
 //! was due, so that one that waits for a slow one before it is not forgotten.
@@ -290,20 +290,19 @@ fn median(mut values: Vec<f64>) -> f64 {
 }
 
 async fn measure() {
-    let pinned =
-        Command::new("taskset").args(["-pc", "0", &std::process::id().to_string()]).stdout(Stdio::null()).status();
-    assert!(pinned.unwrap().success(), "taskset pins the clients");
+    let mut pin = Command::new("taskset");
+    pin.args(["-pc", "0", &std::process::id().to_string()]).stdout(Stdio::null());
+    assert!(pin.status().unwrap().success(), "taskset pins the clients");
     let own = env::current_exe().unwrap().display().to_string();
     let folder = tempfile::tempdir().unwrap();
     let addresses = [free_address().await, free_address().await, free_address().await];
-    let [engine, nginx_at, gateway_at] = addresses.map(|address| address.to_string());
+    let [engine, _, gateway_at] = addresses.map(|address| address.to_string());
     let config = nginx(folder.path(), addresses[1], addresses[0]);
     let servers = [
         Server::start("direct", "0", addresses[0], &[&own, "engine", &engine]),
         Server::start("nginx", "1", addresses[1], &["nginx", "-c", &config]),
         Server::start("gateway", "1", addresses[2], &[&own, "gateway", &gateway_at, &engine]),
     ];
-    let _ = nginx_at;
     for server in &servers {
         server.is_up().await;
     }

@@ -111,7 +111,7 @@ fn one_more_rule(mut wanted: Wanted) -> Wanted {
 fn a_bare_host_gets_everything() {
     insta::assert_snapshot!(words(&wanted(), &bare()), @r"
      1. install program program-1
-     2. stage release R0: 4 files, 695 bytes
+     2. stage release R0: 6 files, 7809 bytes
      3. check prometheus: /usr/bin/promtool check config /home/me/.sandbox/releases/R0/prometheus/prometheus.yml
      4. switch to release R0
      5. supervise (no supervisor runs)
@@ -131,7 +131,7 @@ fn a_host_as_declared_gets_nothing() {
 #[test]
 fn a_changed_file_reloads_the_one_that_reads_it() {
     insta::assert_snapshot!(words(&one_more_rule(wanted()), &deployed()), @r"
-    1. stage release R1: 6 files, 717 bytes
+    1. stage release R1: 8 files, 7831 bytes
     2. check prometheus: /usr/bin/promtool check config /home/me/.sandbox/releases/R1/prometheus/prometheus.yml
     3. switch from release R0 to R1
     4. reload prometheus (its files changed)
@@ -142,9 +142,9 @@ fn a_changed_file_reloads_the_one_that_reads_it() {
 #[test]
 fn a_changed_setting_restarts_the_one_that_it_is_for() {
     let mut wanted = wanted();
-    wanted.settings.engine.num_parallel = 4;
+    wanted.settings.engine.context_length = 4096;
     insta::assert_snapshot!(words(&wanted, &deployed()), @r"
-    1. stage release R1: 4 files, 695 bytes
+    1. stage release R1: 6 files, 7809 bytes
     2. check prometheus: /usr/bin/promtool check config /home/me/.sandbox/releases/R1/prometheus/prometheus.yml
     3. switch from release R0 to R1
     4. restart engine (its program, arguments or files changed)
@@ -158,7 +158,7 @@ fn a_new_program_replaces_the_supervisor_and_what_is_ours() {
     wanted.program = "program-2".into();
     insta::assert_snapshot!(words(&wanted, &deployed()), @r"
     1. install program program-2
-    2. stage release R1: 4 files, 695 bytes
+    2. stage release R1: 6 files, 7809 bytes
     3. check prometheus: /usr/bin/promtool check config /home/me/.sandbox/releases/R1/prometheus/prometheus.yml
     4. switch from release R0 to R1
     5. supervise (the program changed)
@@ -222,7 +222,7 @@ fn a_damaged_release_is_staged_again() {
     let mut observed = deployed();
     observed.damaged = vec!["prometheus/prometheus.yml".into()];
     insta::assert_snapshot!(words(&wanted(), &observed), @r"
-    1. stage release R0: 4 files, 695 bytes
+    1. stage release R0: 6 files, 7809 bytes
     2. check prometheus: /usr/bin/promtool check config /home/me/.sandbox/releases/R0/prometheus/prometheus.yml
     ");
 }
@@ -255,7 +255,7 @@ fn a_program_that_is_missing_is_named_with_what_brings_it() {
     let mut observed = deployed();
     observed.programs.insert("prometheus".into(), None);
     insta::assert_snapshot!(words(&wanted(), &observed), @r"
-    1. stage release R1: 4 files, 666 bytes
+    1. stage release R1: 6 files, 7780 bytes
     2. switch from release R0 to R1
     3. stop prometheus (the release does without it)
     4. wait until healthy: engine, gateway, node-exporter (at most 60 s)
@@ -326,7 +326,7 @@ fn refuses_a_runtime_that_it_cannot_bring_up() {
 #[test]
 fn carried_out_every_plan_leaves_nothing_to_do() {
     let mut four_slots = wanted();
-    four_slots.settings.engine.num_parallel = 4;
+    four_slots.settings.engine.context_length = 4096;
     let mut no_prometheus = deployed();
     no_prometheus.programs.insert("prometheus".into(), None);
     for wanted in [wanted(), one_more_rule(wanted()), four_slots] {

@@ -49,7 +49,7 @@ fn deploys_until_struck() {
     let mut client = Client(Box::new(Host { root, program, program_id, password: None }));
     let written = fs::read_to_string("stack.toml").unwrap();
     let source = stack::addition::read(&env::current_dir().unwrap(), Some(written)).unwrap();
-    let observed = client.observe(question(&settings)).unwrap();
+    let observed = client.observe(question(&settings, &text("program_id"))).unwrap();
     let wanted = Wanted { settings, source, program: text("program_id") };
     let (plan, contents) = plan(&wanted, &observed).unwrap();
     let die = || kill_process(getpid(), Signal::KILL).map_err(|error| Failure::new(Class::Failed, error.to_string()));

@@ -133,7 +133,7 @@ fn a_key_opens_until_it_is_revoked() {
     let show = || ask(&stage, "/api/show", &[("x-api-key", key.as_str())], &json!({"model": MODEL})).0;
     until("the key opens", || (show() == 200).then_some(()));
     assert_eq!(ask(&stage, "/api/show", &[], &json!({"model": MODEL})).0, 401);
-    assert!(!fs::read_to_string(stage.root().join("state/keys.json")).unwrap().contains(&key));
+    assert!(!fs::read_to_string(stage.root().join("state/gateway/keys.json")).unwrap().contains(&key));
     assert!(stage.ok("key list").stdout.starts_with("laptop"));
     stage.run("key add laptop").exits(7).says("cargo xtask key revoke laptop");
     stage.ok("key revoke laptop");

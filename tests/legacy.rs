@@ -19,7 +19,7 @@ use crate::stage::copy;
 const HOSTILE: [&str; 6] = ["two words", "", "it's \"quoted\"", "$HOME `id`", "*", "back\\slash\nnewline"];
 
 /// What is called, and the argv that the verb then sees.
-const HANDED_OVER: [(&str, &[&str], &[&str]); 26] = [
+const HANDED_OVER: [(&str, &[&str], &[&str]); 28] = [
     ("start.sh", &[], &["deploy"]),
     ("stop.sh", &[], &["stop"]),
     ("logs.sh", &[], &["logs", "--follow", "ollama"]),
@@ -37,6 +37,8 @@ const HANDED_OVER: [(&str, &[&str], &[&str]); 26] = [
     ("scripts/setup/docker-setup.sh", &[], &["deploy"]),
     ("scripts/validate-config.sh", &[], &["deploy", "--dry-run"]),
     ("scripts/validate-env.sh", &[], &["deploy", "--dry-run"]),
+    ("scripts/testing/benchmark-llm.sh", &[], &["bench"]),
+    ("scripts/testing/benchmark-llm.sh", &["m:1", "--json"], &["bench", "m:1", "--json"]),
     ("scripts/testing/test-integration.sh", &[], &["verify"]),
     ("scripts/testing/test-integration.sh", &["docker"], &["verify"]),
     ("scripts/testing/test-integration.sh", &["llm"], &["verify"]),
@@ -49,13 +51,14 @@ const HANDED_OVER: [(&str, &[&str], &[&str]); 26] = [
 ];
 
 /// What has no counterpart.
-const REFUSED: [(&str, &[&str]); 10] = [
+const REFUSED: [(&str, &[&str]); 11] = [
     ("docker-compose-wrapper.sh", &[]),
     ("docker-compose-wrapper.sh", &["exec", "ollama", "bash"]),
     ("docker-compose-wrapper.sh", &["upgrade"]),
     ("stack-select.sh", &[]),
     ("stack-select.sh", &["select", "mistral"]),
     ("stack-select.sh", &["select"]),
+    ("scripts/testing/benchmark-llm.sh", &["compare"]),
     ("scripts/testing/test-integration.sh", &["mistral"]),
     ("scripts/testing/test-integration.sh", &["aider"]),
     ("scripts/monitoring-start.sh", &["grafana"]),

@@ -5,20 +5,27 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod agent;
 mod backup;
 mod cli;
+mod contract;
 mod crash;
+mod cut;
 mod deploy;
 mod disk;
+mod docker;
+mod far;
 mod gateway;
 mod job;
 mod legacy;
 mod logs;
 mod mac;
+mod model;
 mod port;
 mod readme;
 mod release;
 mod root;
+mod scenario;
 mod secret;
 mod ssh;
 mod stage;

@@ -1,13 +1,13 @@
 //! What only root may do, asked for as a client asks: through a sudo that stands in for the real one.
 
-use std::{fs, os::unix::fs::PermissionsExt};
+use std::fs;
 
 use serde_json::{Value, json};
 
 use crate::stage::{Job, Ran, Stage, system, until};
 
 /// It knows one password, wants it unless there is a file `free`, and writes down how it was called.
-const SUDO: &str = r#"#!/bin/sh
+const SUDO: &str = r#"
 echo "$*" >> sudo.log
 env >> sudo.log
 case $1 in
@@ -21,8 +21,7 @@ exec "$@"
 /// A stack whose owner is not root.
 fn owned_by_nobody() -> Stage {
     let stage = Stage::deployed();
-    stage.write("bin/sudo", SUDO);
-    fs::set_permissions(stage.path("bin/sudo"), fs::Permissions::from_mode(0o755)).unwrap();
+    stage.script("sudo", SUDO);
     if rustix::process::geteuid().is_root() {
         let folder = stage.path("");
         let root = stage.root();

@@ -63,8 +63,19 @@ pub(crate) fn lacks(part: &str) -> bool {
     is_lacking(part)
 }
 
+/// A real coding agent, where `STACK_TESTS_AGENTS` names a folder with its program; `None` as [`lacks`] has it.
+pub(crate) fn real_agent(name: &str) -> Option<PathBuf> {
+    let folder = env::var_os("STACK_TESTS_AGENTS").map(PathBuf::from).unwrap_or_default();
+    let program = folder.join(name);
+    if !program.exists() {
+        is_lacking(name);
+        return None;
+    }
+    Some(program)
+}
+
 /// Says that a test is left out, or fails it.
-fn is_lacking(part: &str) -> bool {
+pub(crate) fn is_lacking(part: &str) -> bool {
     let required = env::var("STACK_TESTS_REQUIRE").unwrap_or_default();
     let required = required.split([',', ' ']).any(|name| name == part);
     assert!(!required, "STACK_TESTS_REQUIRE names {part}, which cannot be had here");
@@ -370,12 +381,8 @@ impl Stage {
             .collect();
         let folder = self.folder.path().display();
         let find_address = "for arg; do case $arg in --web.listen-address=*) listen=${arg#*=};; esac; done";
-        let text = format!(
-            "#!/bin/sh\ncd '{folder}'\n{find_address}\n{script}\nSTAGE_SERVES=$listen exec {}\n",
-            command.join(" ")
-        );
-        self.write(&format!("bin/{name}"), &text);
-        fs::set_permissions(self.path(&format!("bin/{name}")), fs::Permissions::from_mode(0o755)).unwrap();
+        let serve = format!("STAGE_SERVES=$listen exec {}", command.join(" "));
+        self.script(name, &format!("cd '{folder}'\n{find_address}\n{script}\n{serve}"));
     }
 
     /// Puts a shell script of this name first on PATH.
@@ -592,7 +599,7 @@ impl Drop for Stage {
 }
 
 /// Takes a block of ports that no other test has, in this process or another: its guard can be bound only once.
-fn take_ports() -> ([u16; BLOCK as usize], TcpListener) {
+pub(crate) fn take_ports() -> ([u16; BLOCK as usize], TcpListener) {
     let first = PORTS.start + (std::process::id() % 997) as u16 * BLOCK;
     let blocks = (first..PORTS.end).chain(PORTS.start..first).step_by(usize::from(BLOCK));
     let free = |port: &u16| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).ok();

@@ -14,28 +14,42 @@ use std::{
 };
 
 /// What the program is made from, below the workspace's root.
-const SOURCES: [&str; 9] =
-    ["Cargo.lock", "Cargo.toml", "config", "gateway", "ops", "sandbox", "stack", "wire", "xtask"];
+pub(crate) const SOURCES: [&str; 10] =
+    ["Cargo.lock", "Cargo.toml", "backup", "config", "gateway", "ops", "sandbox", "stack", "wire", "xtask"];
 
 fn main() -> io::Result<()> {
     let root = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default()).join("..");
+    for source in SOURCES {
+        println!("cargo::rerun-if-changed={}", root.join(source).display());
+    }
+    println!("cargo::rustc-env=STACK_PROGRAM_SOURCES={}", SOURCES.join(" "));
+    println!("cargo::rerun-if-env-changed=STACK_PROGRAM_ID");
+    // A host that builds for a client has perhaps another compiler; the client has to know it again all the same.
+    let id = env::var("STACK_PROGRAM_ID").map_or_else(|_| identity(&root, &compiler()?), Ok)?;
+    println!("cargo::rustc-env=STACK_PROGRAM_ID={id}");
+    Ok(())
+}
+
+/// The compiler in its own words.
+fn compiler() -> io::Result<String> {
+    #[expect(clippy::disallowed_methods, reason = "a build script has nobody else to run the compiler")]
+    let said = Command::new(env::var_os("RUSTC").unwrap_or_default()).arg("-vV").output()?;
+    Ok(String::from_utf8_lossy(&said.stdout).into_owned())
+}
+
+/// The name of the program that these sources and this compiler make.
+pub(crate) fn identity(root: &Path, compiler: &str) -> io::Result<String> {
     let mut hasher = DefaultHasher::new();
     for source in SOURCES {
-        let path = root.join(source);
-        println!("cargo::rerun-if-changed={}", path.display());
         let mut files = BTreeSet::new();
-        collect(&path, &mut files)?;
+        collect(&root.join(source), &mut files)?;
         for file in files {
-            file.strip_prefix(&root).unwrap_or(&file).hash(&mut hasher);
+            file.strip_prefix(root).unwrap_or(&file).hash(&mut hasher);
             fs::read(&file)?.hash(&mut hasher);
         }
     }
-    #[expect(clippy::disallowed_methods, reason = "a build script has nobody else to run the compiler")]
-    let compiler = Command::new(env::var_os("RUSTC").unwrap_or_default()).arg("-vV").output()?;
-    let version = String::from_utf8_lossy(&compiler.stdout);
-    version.lines().filter(|line| !line.starts_with("host: ")).for_each(|line| line.hash(&mut hasher));
-    println!("cargo::rustc-env=STACK_PROGRAM_ID={:016x}", hasher.finish());
-    Ok(())
+    compiler.lines().filter(|line| !line.starts_with("host: ")).for_each(|line| line.hash(&mut hasher));
+    Ok(format!("{:016x}", hasher.finish()))
 }
 
 /// All files below `path`; tests are no part of the program.

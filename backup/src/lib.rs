@@ -16,6 +16,7 @@ pub mod glob;
 mod index;
 mod keep;
 mod pack;
+mod partial;
 mod place;
 mod prune;
 mod pump;

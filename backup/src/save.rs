@@ -19,6 +19,7 @@ use crate::disk::{FileReader, Lock};
 use crate::failure::{Doing, StoreError};
 use crate::index::Index;
 use crate::pack::PACKED_BELOW;
+use crate::partial;
 use crate::repository::Repository;
 use crate::snapshot::{Problem, SavedSource, Snapshot};
 use crate::source::{Content, Halted, Offer, Sink, Source, WalkError};
@@ -108,7 +109,7 @@ impl Repository {
     /// Saves sources. What of them could not be had is told in the snapshot; an error means that there is none.
     pub fn save(&self, sources: &[&dyn Source], options: &SaveOptions) -> Result<Saved, StoreError> {
         let _lock = self.lock(Lock::Exclusive)?;
-        self.sweep()?;
+        let parts = self.sweep()?;
         let index = self.index()?;
         let mut previous = self.previous(&index, sources)?;
         let shared = Shared {
@@ -132,8 +133,10 @@ impl Repository {
             }
         }
         let committed = shared.writer.settle().and_then(|()| self.commit(&snapshot));
-        if committed.is_err() {
-            shared.writer.abandon();
+        match &committed {
+            // What this run did not go on with, nothing will. That it is in the way is no reason to deny the snapshot.
+            Ok(_) => parts.iter().for_each(|part| drop(self.disk.remove(part))),
+            Err(_) => shared.writer.abandon(),
         }
         Ok(Saved {
             id: committed?,
@@ -149,13 +152,18 @@ impl Repository {
         Ok(id)
     }
 
-    /// Removes what crashed runs left unfinished.
-    fn sweep(&self) -> Result<(), StoreError> {
+    /// Removes what crashed runs left unfinished, but for parts of huge objects, which can be gone on with: those.
+    fn sweep(&self) -> Result<Vec<String>, StoreError> {
+        let mut parts = Vec::new();
         for file in self.disk.list("temporary").doing("list", "temporary")? {
             let path = format!("temporary/{}", file.name);
-            self.disk.remove(&path).doing("remove", &path)?;
+            if file.name.starts_with(partial::PREFIX) {
+                parts.push(path);
+            } else {
+                self.disk.remove(&path).doing("remove", &path)?;
+            }
         }
-        Ok(())
+        Ok(parts)
     }
 
     /// What each source held when it was last saved. A snapshot that cannot be read is none to go by.
@@ -349,7 +357,8 @@ fn put_file(
             Ok(opened) => opened,
             Err(error) => return Ok(Err(format!("cannot be read: {error}"))),
         };
-        let put = match outcome(writer.put_input(&mut input, known))? {
+        let identity = format!("{} {:?}", from.display(), looks(&before));
+        let put = match outcome(writer.put_input(&mut input, &identity, known))? {
             Ok(put) => put,
             Err(reason) => return Ok(Err(reason)),
         };

@@ -131,7 +131,8 @@ impl Repository {
             };
             for saved in snapshot.sources.values() {
                 needs.entry(saved.tree).or_default().insert(id.clone());
-                match self.tree(index, saved.tree) {
+                // Twice: an error that comes once is a drive's hiccup, and no reason to give anything up.
+                match self.tree(index, saved.tree).or_else(|_| self.tree(index, saved.tree)) {
                     Err(error) if error.is_damage() => {
                         let path = index.get(&saved.tree).map(|it| it.path(&saved.tree)).unwrap_or_default();
                         damage.push(found(&path, Some(saved.tree), &error.to_string()));

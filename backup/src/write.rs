@@ -5,13 +5,15 @@
 use std::io::{self, Read};
 use std::mem;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::channel;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use crate::digest::{Digest, Hasher, SEGMENT};
+use crate::digest::{Digest, Hasher, SEGMENT, State};
 use crate::disk::{Buffer, Disk, Input, Output};
 use crate::failure::{Doing, StoreError};
 use crate::index::{Index, Location};
 use crate::pack::{self, PACKED_BELOW};
+use crate::partial::{CHECKPOINT, Partial};
 use crate::pump::{Broken, pump};
 use crate::repository::fill;
 use crate::states::{self, End};
@@ -29,6 +31,23 @@ struct Staged {
     temporary: String,
     name: String,
     output: Box<dyn Output>,
+}
+
+/// A standalone object that is being written.
+struct Begun {
+    temporary: String,
+    output: Box<dyn Output>,
+    /// Of a huge one: what a later run goes on with.
+    partial: Option<Partial>,
+    /// Of the segments that are there already.
+    ends: Vec<End>,
+}
+
+impl Begun {
+    fn at(disk: &dyn Disk, partial: Partial) -> Result<Self, StoreError> {
+        let (output, ends) = partial.open(disk)?;
+        Ok(Self { temporary: partial.path.clone(), output, partial: Some(partial), ends })
+    }
 }
 
 #[derive(Default)]
@@ -136,11 +155,17 @@ impl<'r> Writer<'r> {
         }
         let is_compressible = compresses(bytes.chunks(SAMPLE));
         let mut whole = bytes.chain(from);
-        self.put_pieces(|buffer| fill(buffer, &mut whole), is_compressible, known)
+        self.put_pieces(self.begin()?, |buffer| fill(buffer, &mut whole), is_compressible, known)
     }
 
-    /// Puts a file's content.
-    pub(crate) fn put_input(&self, input: &mut dyn Input, known: Option<Digest>) -> Result<Put, PutError> {
+    /// Puts a file's content. `identity` tells it from every other, and from what it was before it changed: a huge one
+    /// that was begun by a run that did not end is gone on with.
+    pub(crate) fn put_input(
+        &self,
+        input: &mut dyn Input,
+        identity: &str,
+        known: Option<Digest>,
+    ) -> Result<Put, PutError> {
         let size = input.size_bytes();
         if size < PACKED_BELOW {
             let mut bytes = vec![0; size as usize];
@@ -150,33 +175,41 @@ impl<'r> Writer<'r> {
             return self.put_bytes(&bytes[..len]);
         }
         let is_compressible = sample(input).map_err(PutError::Source)?;
-        let mut offset = 0;
+        let begun = match size > CHECKPOINT {
+            true => Begun::at(self.disk, Partial::of(identity, is_compressible))?,
+            false => self.begin()?,
+        };
+        let mut offset = begun.ends.last().map_or(0, |it| it.plain);
         let read = |buffer: &mut Buffer| {
             let len = input.read_at(offset, buffer.room())?;
             buffer.set_len(len);
             offset += len as u64;
             Ok(())
         };
-        self.put_pieces(read, is_compressible, known)
+        self.put_pieces(begun, read, is_compressible, known)
     }
 
     fn put_pieces(
         &self,
+        begun: Begun,
         read: impl FnMut(&mut Buffer) -> io::Result<()> + Send,
         compress: bool,
         known: Option<Digest>,
     ) -> Result<Put, PutError> {
-        let (temporary, mut output) = self.create()?;
-        let mut hasher = Hasher::new();
-        let mut states = Vec::new();
-        let mut stored_ends = Vec::new();
-        let (mut plain, mut stored) = (0, 0);
+        let Begun { temporary, mut output, partial, mut ends } = begun;
+        let start = ends.last().copied().unwrap_or(End { plain: 0, stored: 0, state: State::START });
+        let mut hasher = Hasher::at(start.state, start.plain);
+        // Where the function stood at each segment's end; writing is behind hashing.
+        let (tell, told) = channel();
+        let mut told = told.into_iter();
         let look = |piece: &[u8]| {
             hasher.update(piece);
-            if hasher.hashed().is_multiple_of(SEGMENT) {
-                states.extend(hasher.state().map(|state| (hasher.hashed(), state)));
+            if let (true, Some(state)) = (hasher.hashed().is_multiple_of(SEGMENT), hasher.state()) {
+                // Whoever writes has given up, and says why.
+                let _ = tell.send(state);
             }
         };
+        let (mut plain, mut stored) = (start.plain, start.stored);
         let write = |piece: &[u8]| {
             self.watch.moved(piece.len() as u64)?;
             plain += piece.len() as u64;
@@ -189,15 +222,20 @@ impl<'r> Writer<'r> {
                 piece.len() as u64
             };
             if plain.is_multiple_of(SEGMENT) {
-                stored_ends.push(stored);
+                ends.extend(told.next().map(|state| End { plain, stored, state }));
             }
-            Ok(())
+            match &partial {
+                Some(partial) if plain.is_multiple_of(CHECKPOINT) => partial.note(self.disk, &mut *output, &ends),
+                _ => Ok(()),
+            }
         };
         let pumped = pump(read, look, write);
         let size = hasher.hashed();
         let digest = hasher.finish();
-        self.taken.fetch_add(size, Ordering::Relaxed);
+        self.taken.fetch_add(size - start.plain, Ordering::Relaxed);
         let checked = match pumped {
+            // What there is of it serves the next run.
+            _ if self.watch.is_stopped() && partial.is_some() => return Err(StoreError::Stopped.into()),
             _ if self.watch.is_stopped() => Err(StoreError::Stopped.into()),
             Err(Broken::Read(error)) => Err(PutError::Source(error)),
             Err(Broken::Write(source)) => {
@@ -205,16 +243,17 @@ impl<'r> Writer<'r> {
             }
             Ok(()) => check(known, digest),
         };
+        let forgotten = partial.map_or(Ok(()), |it| it.forget(self.disk));
         if checked.is_err() || self.index().contains(&digest) {
             let removed = self.disk.remove(&temporary).doing("remove", &temporary);
             checked?;
             removed?;
             return Ok(Put { digest, size });
         }
-        self.written.fetch_add(stored, Ordering::Relaxed);
+        forgotten?;
+        self.written.fetch_add(stored - start.stored, Ordering::Relaxed);
         if size > SEGMENT {
-            let ends = states.into_iter().zip(stored_ends).filter(|((plain, _), _)| *plain < size);
-            let ends: Vec<End> = ends.map(|((plain, state), stored)| End { plain, stored, state }).collect();
+            ends.retain(|it| it.plain < size);
             self.stage_small(format!("objects/{digest}.states"), states::write(&ends).as_bytes())?;
         }
         let location = if compress { Location::Zstd { size: stored } } else { Location::Raw { size: stored } };
@@ -224,6 +263,11 @@ impl<'r> Writer<'r> {
         self.index().insert(digest, location);
         self.stage(Staged { temporary, name, output })?;
         Ok(Put { digest, size })
+    }
+
+    fn begin(&self) -> Result<Begun, StoreError> {
+        let (temporary, output) = self.create()?;
+        Ok(Begun { temporary, output, partial: None, ends: Vec::new() })
     }
 
     fn create(&self) -> Result<(String, Box<dyn Output>), StoreError> {

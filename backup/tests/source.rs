@@ -265,3 +265,34 @@ fn whoever_looks_on_can_end_it_and_nothing_is_taken_back() {
     assert_eq!(told.load(std::sync::atomic::Ordering::Relaxed), second.bytes_read, "every byte is told once");
     restore(&watched, &first.id, "data", &place.path().join("to"));
 }
+
+#[test]
+fn a_huge_file_is_gone_on_with_where_a_run_was_ended() {
+    const MIB: u64 = 1 << 20;
+    let place = tempfile::tempdir().unwrap();
+    let (from, at) = (place.path().join("from"), place.path().join("repository"));
+    fs::create_dir_all(&from).unwrap();
+    let noisy = made::noise(1, 300 * MIB as usize + 5);
+    // One of each coding; large enough to be noted once, and not much more.
+    for (name, content) in [("raw", &noisy), ("text", &b"0123456789abcde\n".repeat(270 * MIB as usize / 16))] {
+        fs::write(from.join("huge"), content).unwrap();
+        let source = FolderSource::new("data", &from);
+        let repository = Repository::at_or_new(&at).unwrap();
+        let told = std::sync::atomic::AtomicU64::new(0);
+        let until = move |bytes| match told.fetch_add(bytes, std::sync::atomic::Ordering::Relaxed) + bytes {
+            done if done > 262 * MIB => std::ops::ControlFlow::Break(()),
+            _ => std::ops::ControlFlow::Continue(()),
+        };
+        let stopped = Repository::at(&at).unwrap().watched(until).save(&[&source], &SaveOptions::new(time(0), "host"));
+        assert!(matches!(stopped, Err(backup::StoreError::Stopped)), "{name}: {stopped:?}");
+        assert!(repository.ids().unwrap().is_empty() || name == "text", "there is no half of a snapshot");
+        let saved = save(&repository, &source, 1);
+        assert_eq!(saved.bytes_read, content.len() as u64 - 256 * MIB, "{name}");
+        assert_eq!(fs::read_dir(at.join("temporary")).unwrap().count(), 0, "{name}: nothing is left of the part");
+        let options = backup::VerifyOptions { reading: backup::Reading::All, deadline: None, workers: 2, now: time(2) };
+        let verified = repository.verify(&options).unwrap();
+        assert_eq!(verified.damage, [], "{name}");
+        restore(&repository, &saved.id, "data", &place.path().join("to"));
+        assert!(fs::read(place.path().join("to/huge")).unwrap() == *content, "{name}");
+    }
+}

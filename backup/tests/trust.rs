@@ -10,7 +10,9 @@ use std::fs;
 use std::time::Duration;
 
 use backup::disk::simulated::{Fault, Files, Operation, SimulatedDisk, after, unsynced};
-use backup::{Digest, KeepPolicy, Reading, Repository, RestoreOptions, SaveOptions, StoreError, VerifyOptions};
+use backup::{
+    Digest, KeepPolicy, PruneError, Reading, Repository, RestoreOptions, SaveOptions, StoreError, VerifyOptions,
+};
 use made::{Made, digests, noise, time};
 
 /// One of each kind: packed, raw, compressed.
@@ -197,6 +199,59 @@ fn an_error_at_any_operation_fails_the_save_and_nothing_else() {
     }
 }
 
+#[test]
+fn an_error_at_any_operation_of_a_prune_or_a_verify_hurts_no_snapshot_that_stays() {
+    // Little, since it is saved hundreds of times.
+    let source = |generation| {
+        let mut all = source(generation);
+        all.0.retain(|path, _| ["same", "small", "raw 0"].contains(&path.as_str()));
+        all
+    };
+    let disk = new_disk();
+    let ids: Vec<String> = (1..=3).map(|it| save(&disk, &source(it), it as i64).unwrap()).collect();
+    let before = disk.files();
+    let policy = KeepPolicy { last: 1, ..KeepPolicy::default() };
+    let prune = |disk: &SimulatedDisk| {
+        let repository = Repository::open(Box::new(disk.clone()))?;
+        repository.prune(&policy, time(9), Duration::ZERO).map(drop).map_err(|error| match error {
+            PruneError::Store(error) | PruneError::Unreadable { source: error, .. } => error,
+            other => panic!("{other:?}"),
+        })
+    };
+    let verify = |disk: &SimulatedDisk| {
+        let repository = Repository::open(Box::new(disk.clone()))?;
+        let options = VerifyOptions { reading: Reading::All, deadline: None, workers: 1, now: time(50) };
+        repository.verify(&options).map(drop)
+    };
+    type Act<'a> = &'a dyn Fn(&SimulatedDisk) -> Result<(), StoreError>;
+    let acts: [Act<'_>; 2] = [&prune, &verify];
+    for (which, act) in acts.iter().enumerate() {
+        let whole = SimulatedDisk::with(&before);
+        whole.set_fault(None);
+        act(&whole).unwrap();
+        let operations = whole.done();
+        assert!(operations > 20, "only {operations} operations");
+        // 28 is a full disk, 5 a drive that fails; a read that fails for good may be taken for damage.
+        for (errno, lasts) in [(28, true), (5, false)] {
+            for at in 0..operations {
+                let disk = SimulatedDisk::with(&before);
+                disk.set_fault(Some(Fault { at, errno, lasts }));
+                let acted = act(&disk);
+                disk.set_fault(None);
+                assert!(errno != 28 || acted.is_err(), "act {which}: errno {errno} at {at} went unseen");
+                let next = save(&disk, &source(3), 60).unwrap();
+                assert_eq!(contents(&disk, &next).unwrap(), digests(&source(3)), "act {which}: errno {errno} at {at}");
+                assert_eq!(
+                    contents(&disk, &ids[2]).unwrap(),
+                    digests(&source(3)),
+                    "act {which}: errno {errno} at {at}"
+                );
+                prune(&disk).unwrap();
+            }
+        }
+    }
+}
+
 fn verify(disk: &SimulatedDisk) -> backup::Verified {
     let repository = Repository::open(Box::new(disk.clone())).unwrap();
     let options = VerifyOptions { reading: Reading::All, deadline: None, workers: 1, now: time(50) };
@@ -266,7 +321,7 @@ fn one_unreadable_snapshot_stops_prune_and_no_restore() {
     let repository = Repository::open(Box::new(disk.clone())).unwrap();
     let policy = KeepPolicy { last: 1, ..KeepPolicy::default() };
     let pruned = repository.prune(&policy, time(9), Duration::ZERO);
-    assert!(matches!(pruned, Err(backup::PruneError::Unreadable { .. })), "{pruned:?}");
+    assert!(matches!(pruned, Err(PruneError::Unreadable { .. })), "{pruned:?}");
     assert_eq!(disk.files(), files);
     assert_eq!(contents(&disk, &second).unwrap(), digests(&source(2)));
 }

@@ -1,8 +1,14 @@
-//! What one does with a stack: judge the machine, look at what runs, prove that it works, save it and bring it back.
+//! What one does with a stack: judge the machine, look at what runs, prove that it works, look after its
+//! models, save it and bring it back.
 //!
 //! Invariant: nothing here prints, and nothing changes what runs.
 
+pub mod agent;
 pub mod backup;
+pub mod bench;
+pub mod criteria;
+pub mod hardware;
+pub mod model;
 pub mod preflight;
 pub mod summary;
 pub mod verify;

@@ -10,7 +10,7 @@ use std::{
 };
 
 use chrono::Utc;
-use reqwest::blocking::Client;
+use reqwest::{StatusCode, blocking::Client};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use stack::{
@@ -63,17 +63,44 @@ enum Miss {
     Skip(String),
 }
 
+/// Asks a question, and how long the answer took.
+fn ask(name: String, question: &mut dyn FnMut() -> Finding) -> Check {
+    let begun = Instant::now();
+    let (result, detail) = match question() {
+        Ok(detail) => (Verdict::Pass, detail),
+        Err(Miss::Fail(detail)) => (Verdict::Fail, detail),
+        Err(Miss::Skip(detail)) => (Verdict::Skip, detail),
+    };
+    Check { name, result, detail, seconds: begun.elapsed().as_secs_f64() }
+}
+
+/// Asks whatever the edge lets be reached, from where a client is: that nothing is in the way only a client can know.
+pub fn from_client(summary: &Summary) -> Vec<Check> {
+    let client = Client::builder().no_proxy().build().unwrap_or_default();
+    let doors = summary.components.iter().filter_map(|part| Some((part.name, part.lan_url.as_deref()?)));
+    let check = |(component, url): (Component, &str)| {
+        let path = match component {
+            Component::Grafana => "/api/health",
+            Component::Prometheus => "/-/ready",
+            _ => "/api/version",
+        };
+        ask(format!("{component} answers from here"), &mut || {
+            let answer = client.get(format!("{url}{path}")).timeout(TIMEOUT).send().map_err(|error| fail(&error))?;
+            match answer.status() {
+                status if status.is_success() => Ok(url.to_owned()),
+                StatusCode::FORBIDDEN => Err(Miss::Fail(format!("{url} lets nobody in from here: see edge.allow"))),
+                status => Err(Miss::Fail(format!("{url} answers {status}"))),
+            }
+        })
+    };
+    doors.map(check).collect()
+}
+
 /// Asks everything, in order, and tells each check as it ends.
 pub fn verify(observed: &Observed, model: &str, mut tell: impl FnMut(&Check)) -> Vec<Check> {
     let mut checks = Vec::new();
     let mut ask = |name: String, question: &mut dyn FnMut() -> Finding| {
-        let begun = Instant::now();
-        let (result, detail) = match question() {
-            Ok(detail) => (Verdict::Pass, detail),
-            Err(Miss::Fail(detail)) => (Verdict::Fail, detail),
-            Err(Miss::Skip(detail)) => (Verdict::Skip, detail),
-        };
-        let check = Check { name, result, detail, seconds: begun.elapsed().as_secs_f64() };
+        let check = ask(name, question);
         tell(&check);
         checks.push(check);
     };
@@ -85,12 +112,9 @@ pub fn verify(observed: &Observed, model: &str, mut tell: impl FnMut(&Check)) ->
     ask("the engine tells its version".to_owned(), &mut || stack.version());
     let mut before = None;
     ask("the gateway sees the engine".to_owned(), &mut || {
-        let metrics = stack.metrics()?;
+        let metrics = stack.sees_engine()?;
         before = Some(answers(&metrics));
-        match metric(&metrics, "ollama_up") {
-            Some(1.0) => Ok("ollama_up is 1".to_owned()),
-            other => Err(Miss::Fail(format!("ollama_up is {other:?}"))),
-        }
+        Ok("ollama_up is 1".to_owned())
     });
     ask(format!("{model} answers"), &mut || stack.answer(model));
     ask("metrics move when it does".to_owned(), &mut || {
@@ -145,6 +169,19 @@ impl Stack<'_> {
 
     fn metrics(&self) -> Result<String, Miss> {
         self.get(Component::Gateway, "/metrics")
+    }
+
+    /// The gateway looks every two seconds, and the engine may have come up behind it.
+    fn sees_engine(&self) -> Result<String, Miss> {
+        let deadline = Instant::now() + TIMEOUT;
+        loop {
+            let metrics = self.metrics()?;
+            match metric(&metrics, "ollama_up") {
+                Some(1.0) => return Ok(metrics),
+                up if Instant::now() > deadline => return Err(Miss::Fail(format!("ollama_up is {up:?}"))),
+                _ => thread::sleep(Duration::from_millis(100)),
+            }
+        }
     }
 
     fn version(&self) -> Finding {
@@ -275,7 +312,51 @@ fn escape(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        io::{Read, Write},
+        net::TcpListener,
+        thread,
+    };
+
     use super::*;
+
+    /// Answers one request with this status.
+    fn door(status: &'static str) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            let _ = stream.read(&mut [0; 4096]);
+            let _ = write!(stream, "HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+        });
+        url
+    }
+
+    #[test]
+    fn a_door_is_open_if_it_lets_us_in() {
+        let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let urls = [door("200 OK"), door("403 Forbidden"), door("502 Bad Gateway"), format!("http://{closed}")];
+        let part = |url: &String| Part {
+            name: Component::Gateway,
+            state: State::Healthy,
+            url: None,
+            lan_url: Some(url.clone()),
+            detail: None,
+        };
+        let components = urls.iter().map(part).collect();
+        let summary = Summary {
+            host: "studio".into(),
+            runtime: None,
+            release: None,
+            components,
+            backup: None,
+            backup_words: None,
+        };
+        let checks = from_client(&summary);
+        let results: Vec<Verdict> = checks.iter().map(|check| check.result).collect();
+        assert_eq!(results, [Verdict::Pass, Verdict::Fail, Verdict::Fail, Verdict::Fail]);
+        assert!(checks[1].detail.contains("edge.allow"), "{checks:?}");
+    }
 
     #[test]
     fn sums_only_answered_requests() {

@@ -24,12 +24,12 @@ const ARRIVALS: Duration = Duration::from_secs(2);
 
 #[tokio::main]
 async fn main() {
-    println!("| streams | p50 | p99 | largest |\n|---|---|---|---|");
+    println!("| streams | n | p50 | p99 | largest |\n|---|---|---|---|---|");
     for streams in [1, 128, 1000] {
         let mut errors = measure(streams).await;
         errors.sort();
         let at = |share: f64| ms(errors[((errors.len() - 1) as f64 * share) as usize]);
-        println!("| {streams} | {} | {} | {} |", at(0.5), at(0.99), at(1.0));
+        println!("| {streams} | {} | {} | {} | {} |", errors.len(), at(0.5), at(0.99), at(1.0));
     }
 }
 

@@ -10,7 +10,7 @@
 //! bytes on every machine.
 
 mod generation;
-mod gguf;
+use wire::gguf;
 mod name;
 mod random;
 mod registry;
@@ -23,6 +23,7 @@ mod shape;
 mod store;
 mod text;
 mod timing;
+mod tiny;
 
 use std::future::Future;
 use std::io;
@@ -43,6 +44,7 @@ pub use crate::scenario::{ScenarioError, Scenarios};
 use crate::store::Store;
 pub use crate::store::StoreError;
 pub use crate::timing::Timing;
+pub use crate::tiny::{Tiny, tiny_model};
 
 /// The model that the sandbox has unless told otherwise; the same that the stack deploys.
 pub const DEFAULT_MODEL: &str = "qwen2.5-coder:32b-instruct-q8_0";

@@ -8,7 +8,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::gguf::{File, Tensor, Value};
+use crate::gguf::{Data, File, Tensor, Value};
 use crate::name::Name;
 use crate::random::Random;
 use crate::shape::Shape;
@@ -147,6 +147,6 @@ fn model(name: &Name, shape: &Shape) -> File {
     let elements = shape.iter().product();
     let mut random = Random::seeded(&[b"tensor", name.to_string().as_bytes()]);
     // Cleared exponent bits keep every float finite and below one.
-    let data = (0..elements).map(|_: u64| (random.next() & 0xBBFF) as u16).collect();
-    File { metadata, tensor: Tensor { name: "token_embd.weight".to_owned(), shape, data } }
+    let data = Data::F16((0..elements).map(|_: u64| (random.next() & 0xBBFF) as u16).collect());
+    File { metadata, tensors: vec![Tensor { name: "token_embd.weight".to_owned(), shape, data }] }
 }

@@ -1,4 +1,4 @@
-//! What a user declares beside `Cargo.toml`: `stack.toml`, and under `local/` rules, dashboards, nginx snippets.
+//! What a user declares beside `Cargo.toml`: `stack.toml`, and under `local/` rules, dashboards, nginx snippets, Modelfiles.
 //!
 //! All of it goes into the release as it was written, under `source/`, so that a host can do by itself what was last
 //! asked of it. Invariant: an addition is deployed like our own files are, or it is refused by name; it is never left out
@@ -16,10 +16,11 @@ use crate::{
 };
 
 /// Where each kind of addition stands, how its files end, and where in a release its component reads them.
-const KINDS: [(&str, &str, &str); 3] = [
+const KINDS: [(&str, &str, &str); 4] = [
     ("local/rules/", "yml", "prometheus/local/"),
     ("local/dashboards/", "json", "grafana/dashboards/local/"),
     ("local/nginx/", "conf", "nginx/local/"),
+    ("local/models/", "Modelfile", "models/local/"),
 ];
 
 /// Reads what stands in `folder`, by path below it. `settings` is the text of `stack.toml`, if there is one.
@@ -40,6 +41,19 @@ pub fn read(folder: &Path, settings: Option<String>) -> Result<Contents, Failure
         }
     }
     Ok(source)
+}
+
+/// Reads a file beside `stack.toml` that a setting names.
+///
+/// # Errors
+/// It is not there, or not UTF-8.
+pub fn named(folder: &Path, name: &str) -> Result<String, Failure> {
+    let file = folder.join(name);
+    fs::read_to_string(&file).map_err(|error| {
+        Failure::new(Class::Settings, format!("cannot read {}", file.display()))
+            .because(&error)
+            .hint("put the file there, or take its name out of stack.toml")
+    })
 }
 
 /// What a release has of a source: each addition where its component reads it, and everything as it was written.

@@ -14,12 +14,12 @@ use serde::{Serialize, de::DeserializeOwned};
 use crate::failure::{Class, Doing, Failure};
 
 /// Writes `content` beside `path`, flushes it, and renames it into place.
-pub(crate) fn write(path: &Path, content: &[u8]) -> io::Result<()> {
+pub fn write(path: &Path, content: &[u8]) -> io::Result<()> {
     write_with(path, content, 0o644)
 }
 
 /// Like [`write`], for its owner's eyes only, and so from the first byte on.
-pub(crate) fn write_private(path: &Path, content: &[u8]) -> io::Result<()> {
+pub fn write_private(path: &Path, content: &[u8]) -> io::Result<()> {
     write_with(path, content, 0o600)
 }
 
@@ -75,7 +75,7 @@ pub(crate) fn point(path: &Path, target: &Path) -> io::Result<()> {
 }
 
 /// Removes a file, a link, or a folder with all that is in it. That nothing is there is as good.
-pub(crate) fn remove(path: &Path) -> Result<(), Failure> {
+pub fn remove(path: &Path) -> Result<(), Failure> {
     let removed = match fs::symlink_metadata(path) {
         Ok(meta) if meta.is_dir() => fs::remove_dir_all(path),
         Ok(_) => fs::remove_file(path),
@@ -93,7 +93,7 @@ pub(crate) fn flush_folder(folder: &Path) -> io::Result<()> {
 }
 
 /// `None` where there is no such file.
-pub(crate) fn read_if_any(path: &Path) -> io::Result<Option<Vec<u8>>> {
+pub fn read_if_any(path: &Path) -> io::Result<Option<Vec<u8>>> {
     match fs::read(path) {
         Ok(content) => Ok(Some(content)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),

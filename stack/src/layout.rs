@@ -5,7 +5,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{component::Component, release::ReleaseId};
+use crate::{
+    component::Component,
+    release::{ReleaseId, sha256_hex},
+};
 
 /// A path in which a leading `~` stands for the home folder on this machine; `None`: nobody knows which that is.
 pub fn expand(path: &Path) -> Option<PathBuf> {
@@ -45,6 +48,11 @@ impl Root {
         self.bin().join("xtask.id")
     }
 
+    /// Whether that program is this one.
+    pub fn has_program(&self, id: &str) -> bool {
+        self.program().exists() && std::fs::read_to_string(self.program_id()).is_ok_and(|found| found.trim() == id)
+    }
+
     /// All releases.
     pub(crate) fn releases(&self) -> PathBuf {
         self.0.join("releases")
@@ -65,6 +73,16 @@ impl Root {
         // Resolved now, so that it stays whole while a deploy switches releases.
         let release = self.current().canonicalize().ok()?;
         Some(release.join("source"))
+    }
+
+    /// The files that containers see: the current release's, in folders that stay, since a mount holds on to its folder.
+    pub(crate) fn live(&self) -> PathBuf {
+        self.0.join("live")
+    }
+
+    /// What Compose and Docker know this root's containers and volumes by.
+    pub(crate) fn project(&self) -> String {
+        format!("stack-{}", &sha256_hex(self.0.as_os_str().as_encoded_bytes())[..8])
     }
 
     pub(crate) fn state(&self) -> PathBuf {
@@ -93,7 +111,7 @@ impl Root {
 
     /// The API keys that the gateway knows, as hashes.
     pub fn keys(&self) -> PathBuf {
-        self.state().join("keys.json")
+        self.state().join("gateway/keys.json")
     }
 
     /// What the supervisor sees.
@@ -161,8 +179,9 @@ impl Root {
     }
 
     /// The folders that must exist before anything else.
-    pub(crate) fn skeleton(&self) -> [PathBuf; 7] {
-        let (run, textfile) = (self.state().join("run"), self.textfile());
-        [self.bin(), self.releases(), self.state(), run, self.logs(), self.data(), textfile]
+    pub(crate) fn skeleton(&self) -> [PathBuf; 8] {
+        let (state, textfile) = (self.state(), self.textfile());
+        let (run, gateway) = (state.join("run"), state.join("gateway"));
+        [self.bin(), self.releases(), state, run, gateway, self.logs(), self.data(), textfile]
     }
 }

@@ -7,7 +7,7 @@ pub mod addition;
 pub mod backup;
 pub mod component;
 pub mod declare;
-mod durable;
+pub mod durable;
 pub mod failure;
 pub mod host;
 pub mod layout;

@@ -4,6 +4,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
     path::PathBuf,
 };
 
@@ -27,6 +28,10 @@ pub struct Question {
     pub programs: BTreeSet<Vec<String>>,
     /// Whether the current release's files are to be sent along, for a diff.
     pub contents: bool,
+    /// Ports that are to be had as they are, or not at all.
+    pub fixed_ports: BTreeSet<u16>,
+    /// The images of a stack in containers; `None`: Docker is not needed.
+    pub images: Option<BTreeSet<String>>,
     /// What is the machine? Asked with the folder of the models, which may begin with `~`.
     #[serde(default)]
     pub facts: Option<PathBuf>,
@@ -39,8 +44,17 @@ pub struct Observed {
     pub system: String,
     /// `uname -m`: `x86_64`, `arm64`.
     pub machine: String,
+    /// What time it is there.
+    pub clock: DateTime<Utc>,
+    /// The address at which whoever asks has reached it; `None` without a connection, and where the address is good for
+    /// one link only.
+    pub reached_at: Option<IpAddr>,
     /// The root, absolute.
     pub root: PathBuf,
+    /// Who we are there.
+    pub account: Account,
+    /// Whether it has IPv6.
+    pub ipv6: bool,
     /// Identity of the program at the root's stable path.
     pub program: Option<String>,
     /// The release that is to run.
@@ -67,6 +81,12 @@ pub struct Observed {
     pub ports: BTreeMap<Component, PortFact>,
     /// Answers by the program's first name; `None`: not found.
     pub programs: BTreeMap<String, Option<PathBuf>>,
+    /// Of the ports that are to be had as they are: who has those that cannot be had.
+    pub taken: BTreeMap<u16, String>,
+    /// Docker, if it was asked about or the current release needs it.
+    pub docker: Option<Docker>,
+    /// The names of the secrets that the host keeps.
+    pub secrets: BTreeSet<String>,
     /// The current release's files, if asked for.
     pub contents: Contents,
     /// The machine, if asked for.
@@ -89,6 +109,45 @@ impl Observed {
     pub fn last_good_before(&self, to: &ReleaseId) -> Option<&ReleaseId> {
         self.history.iter().rev().find(|id| *id != to && self.release(id).is_some())
     }
+}
+
+/// A user of the host.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Account {
+    /// User and group, as `1000:1000`.
+    pub ids: String,
+    /// Where `~` is.
+    pub home: PathBuf,
+}
+
+/// What a host has of Docker, and what Docker has of ours.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Docker {
+    /// Whether it can be used.
+    pub engine: Engine,
+    /// Ids by reference, of those images that were asked about and are there.
+    pub images: BTreeMap<String, String>,
+    /// Containers of this stack that are no component's: what a recreation that was cut off has left.
+    pub remnants: Vec<String>,
+    /// Whether containers see other files than the current release has.
+    pub misplaced: bool,
+}
+
+/// Whether Docker can be used.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Engine {
+    /// There is no `docker` program.
+    Absent,
+    /// It is there, and the engine does not answer: in Docker's words.
+    Silent(String),
+    /// It answers.
+    Answers {
+        /// The engine's version, as in `20.10.24`; empty where it was not asked, since a stack runs on it.
+        version: String,
+        /// The version of Compose, if there is a second one.
+        compose: Option<String>,
+    },
 }
 
 /// An apply that began and did not end.
@@ -146,8 +205,12 @@ pub enum State {
 pub struct Running {
     /// What it is doing.
     pub state: State,
-    /// Its process.
+    /// Its process, where the supervisor keeps it.
     pub identity: Option<Identity>,
+    /// Its container, where Docker does, as long as that runs.
+    pub container: Option<String>,
+    /// The image that its container was made of, whether it runs or not.
+    pub image: Option<String>,
     /// [`Release::fingerprint`] of what was started, or is tried to be.
     pub fingerprint: String,
     /// [`Release::config_fingerprint`] of what it last read, or was to read.
@@ -160,6 +223,13 @@ pub struct Running {
     pub since: DateTime<Utc>,
     /// What went wrong, or what it waits for.
     pub detail: Option<String>,
+}
+
+impl Running {
+    /// Whether there is something that runs, in whatever state.
+    pub fn runs(&self) -> bool {
+        self.identity.is_some() || self.container.is_some()
+    }
 }
 
 /// Whether a port can be had.

@@ -3,13 +3,17 @@
 //! Invariant: pure (no clock, no I/O, no randomness), and a plan leaves `apply` nothing to decide. An empty plan means
 //! the host is as declared.
 
+mod contained;
+
+pub(crate) use contained::put_back;
+
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    component::Component,
-    declare::{Wanted, declare},
+    component::{Component, Runtime},
+    declare::{self, Wanted, declare},
     failure::{Class, Failure},
     layout::Root,
     observed::{Observed, Running, State},
@@ -23,6 +27,9 @@ const KEPT_RELEASES: usize = 3;
 /// How long components may take to become healthy.
 const GATE_TIMEOUT_S: u64 = 60;
 
+/// The same for containers: a first start may migrate a database, and what cannot stay up is noticed long before.
+const CONTAINERS_TIMEOUT_S: u64 = 180;
+
 /// What it takes to bring a host from what was observed to what is declared.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
@@ -34,6 +41,8 @@ pub struct Plan {
     pub steps: Vec<Step>,
     /// What the planner chose that a person should know.
     pub notes: Vec<String>,
+    /// Only what these steps reveal makes the rest plannable: the host is to be looked at again, and the release is an outline.
+    pub unfinished: bool,
 }
 
 /// One idempotent step.
@@ -113,6 +122,58 @@ pub enum Step {
         /// Which one.
         component: Component,
     },
+    /// Get an image by its name.
+    Pull {
+        /// As the settings name it.
+        image: String,
+    },
+    /// Make the gateway's image of our own program.
+    Import {
+        /// What to call it.
+        image: String,
+    },
+    /// Make a secret that nobody has to know but the host.
+    Generate {
+        /// Its name.
+        secret: String,
+    },
+    /// Remove containers that are no component's.
+    Clear {
+        /// By id.
+        containers: Vec<String>,
+    },
+    /// Put a release's files where containers see them.
+    Place {
+        /// Which one's.
+        release: ReleaseId,
+    },
+    /// Copy a volume, since what comes may change its data for good.
+    Keep {
+        /// Whose.
+        component: Component,
+        /// As `compose.yaml` names it.
+        volume: String,
+        /// What to copy with.
+        image: String,
+        /// The release that it is kept from.
+        release: ReleaseId,
+    },
+    /// Put a copied volume back.
+    PutBack {
+        /// Whose.
+        component: Component,
+        /// As `compose.yaml` names it.
+        volume: String,
+        /// What to copy with.
+        image: String,
+        /// The release that it was kept from.
+        release: ReleaseId,
+    },
+    /// Have Compose make and start containers.
+    Up {
+        /// Which ones.
+        components: Vec<Raised>,
+    },
     /// Wait until every component is healthy; else the previous release is put back.
     Gate {
         /// Which ones.
@@ -146,13 +207,25 @@ impl Step {
         }
     }
 
-    /// The component that stops serving for a moment.
-    pub fn interrupts(&self) -> Option<Component> {
+    /// The components that stop serving for a moment.
+    pub fn interrupts(&self) -> Vec<Component> {
         match self {
-            Step::Restart { component, .. } | Step::Stop { component } => Some(*component),
-            _ => None,
+            Step::Restart { component, .. } | Step::Stop { component } => vec![*component],
+            Step::Up { components } => components.iter().filter(|it| it.serves).map(|it| it.component).collect(),
+            _ => Vec::new(),
         }
     }
+}
+
+/// A component whose container is made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Raised {
+    /// Which one.
+    pub component: Component,
+    /// Why.
+    pub why: String,
+    /// Whether it serves now, and so will not for a moment.
+    pub serves: bool,
 }
 
 /// Plans a deploy.
@@ -166,6 +239,11 @@ pub fn plan(wanted: &Wanted, observed: &Observed) -> Result<(Plan, Contents), Fa
     let mut steps = Vec::new();
     if observed.program.as_ref() != Some(&wanted.program) {
         steps.push(Step::InstallProgram { id: wanted.program.clone() });
+    }
+    if !declared.first.is_empty() {
+        steps.extend(declared.first);
+        let plan = Plan { base: observed.current.clone(), release, steps, notes: declared.notes, unfinished: true };
+        return Ok((plan, declared.contents));
     }
     let damaged = observed.current.as_ref() == Some(id) && !observed.damaged.is_empty();
     if observed.release(id).is_none() || damaged {
@@ -183,7 +261,7 @@ pub fn plan(wanted: &Wanted, observed: &Observed) -> Result<(Plan, Contents), Fa
         let step = interrupted.step.as_deref().unwrap_or("its first step");
         notes.push(format!("an earlier change was cut off at: {step}; this one goes on from what it left"));
     }
-    Ok((Plan { base: observed.current.clone(), release, steps, notes }, declared.contents))
+    Ok((Plan { base: observed.current.clone(), release, steps, notes, unfinished: false }, declared.contents))
 }
 
 /// Plans the way back to the release that was healthy before the current one.
@@ -200,29 +278,48 @@ pub fn plan_rollback(observed: &Observed) -> Result<Plan, Failure> {
     if observed.program.as_ref() != Some(&release.content.program) {
         steps.push(Step::RestoreProgram { id: release.content.program.clone(), release: release.id.clone() });
     }
-    steps.extend(run(release, observed));
+    let data = observed.current_release().map(|from| contained::put_back(from, release)).unwrap_or_default();
+    let mut way = run(release, observed);
+    way.retain(|step| !matches!(step, Step::Keep { .. }));
+    // Behind the switch and before anything starts on it.
+    let at = way.iter().position(|step| matches!(step, Step::Up { .. })).unwrap_or(way.len());
+    way.splice(at..at, data);
+    steps.extend(way);
     steps.extend(observed.current.clone().map(|release| Step::Forget { release }));
-    Ok(Plan { base: observed.current.clone(), release: release.clone(), steps, notes: Vec::new() })
+    Ok(Plan { base: observed.current.clone(), release: release.clone(), steps, notes: Vec::new(), unfinished: false })
 }
 
 /// What makes a staged release the one that runs, healthily.
-fn run(release: &Release, observed: &Observed) -> Vec<Step> {
+pub(crate) fn run(release: &Release, observed: &Observed) -> Vec<Step> {
     let mut steps = Vec::new();
-    if observed.current.as_ref() != Some(&release.id) {
+    let switched = observed.current.as_ref() != Some(&release.id);
+    if switched {
         steps.push(Step::Switch { from: observed.current.clone(), to: release.id.clone() });
     }
-    steps.extend(supervise(release, observed));
-    let services = &release.content.services;
-    steps.extend(services.iter().filter_map(|service| adjust(release, service, observed)));
-    let runs = |component: &Component| observed.components.get(component).is_some_and(|it| it.identity.is_some());
-    let gone = |component: &Component| runs(component) && release.service(*component).is_none();
-    steps.extend(Component::ALL.into_iter().filter(gone).map(|component| Step::Stop { component }));
+    steps.extend(match release.content.runtime {
+        Runtime::Docker => contained::run(release, observed, switched),
+        Runtime::Native | Runtime::Sandbox => supervised(release, observed),
+    });
     let starting = observed.components.values().any(|running| running.state == State::Starting);
     let passed = observed.history.last() == Some(&release.id) && observed.interrupted.is_none();
     if !steps.is_empty() || starting || !passed {
-        let components = services.iter().map(|service| service.component).collect();
-        steps.push(Step::Gate { components, timeout_s: GATE_TIMEOUT_S });
+        let components = release.content.services.iter().map(|service| service.component).collect();
+        let timeout_s = match release.content.runtime {
+            Runtime::Docker => CONTAINERS_TIMEOUT_S,
+            Runtime::Native | Runtime::Sandbox => GATE_TIMEOUT_S,
+        };
+        steps.push(Step::Gate { components, timeout_s });
     }
+    steps
+}
+
+/// The steps behind the switch where our supervisor starts the components.
+fn supervised(release: &Release, observed: &Observed) -> Vec<Step> {
+    let mut steps: Vec<Step> = supervise(release, observed).into_iter().collect();
+    steps.extend(release.content.services.iter().filter_map(|service| adjust(release, service, observed)));
+    let runs = |component: &Component| observed.components.get(component).is_some_and(Running::runs);
+    let gone = |component: &Component| runs(component) && release.service(*component).is_none();
+    steps.extend(Component::ALL.into_iter().filter(gone).map(|component| Step::Stop { component }));
     steps
 }
 
@@ -243,7 +340,7 @@ fn adjust(release: &Release, service: &Service, observed: &Observed) -> Option<S
     let restart = |why: &str, ask| Some(Step::Restart { component, why: why.to_owned(), ask });
     let running: &Running = match observed.components.get(&component) {
         _ if observed.desired.stopped.contains(&component) => return start("it was stopped by hand"),
-        Some(running) if running.identity.is_some() || running.state == State::Unhealthy => running,
+        Some(running) if running.runs() || running.state == State::Unhealthy => running,
         _ => return start("it does not run"),
     };
     if running.fingerprint != release.fingerprint(service) {
@@ -256,13 +353,27 @@ fn adjust(release: &Release, service: &Service, observed: &Observed) -> Option<S
     (running.config != release.config_fingerprint(service)).then_some(Step::Reload { component })
 }
 
-fn check(release: &Release, observed: &Observed) -> Option<Step> {
-    let promtool = observed.programs.get("promtool").cloned().flatten()?;
-    release.service(Component::Prometheus)?;
+/// What components' own tools say to what is staged.
+fn check(release: &Release, observed: &Observed) -> Vec<Step> {
     let staged = Root::new(observed.root.clone()).release(&release.id);
-    let config = staged.join("prometheus/prometheus.yml").display().to_string();
-    let command = Command { program: promtool, args: vec!["check".into(), "config".into(), config], env: [].into() };
-    Some(Step::Check { component: Component::Prometheus, command })
+    let program = |name: &str| observed.programs.get(name).cloned().flatten();
+    let checks = release.content.services.iter().filter_map(|service| {
+        let component = service.component;
+        let command = match (service.container(), component) {
+            (Some(_), _) => declare::docker::check(&program("docker")?, &staged, service)?,
+            (None, Component::Prometheus) => {
+                let config = staged.join("prometheus/prometheus.yml").display().to_string();
+                Command {
+                    program: program("promtool")?,
+                    args: vec!["check".into(), "config".into(), config],
+                    env: [].into(),
+                }
+            }
+            (None, _) => return None,
+        };
+        Some(Step::Check { component, command })
+    });
+    checks.collect()
 }
 
 /// What to remove once `id` runs: all releases but the newest that passed their gate, and leftovers.
@@ -293,7 +404,15 @@ impl fmt::Display for Step {
             Step::StageRelease { release, files, size_bytes } => {
                 write!(f, "stage release {release}: {files} files, {size_bytes} bytes")
             }
-            Step::Check { component, command } => write!(f, "check {component}: {command}"),
+            Step::Check { component, command } => match command.args.iter().position(|arg| arg == "--entrypoint") {
+                // Of a call of Docker, what it runs is what tells.
+                Some(at) => {
+                    let words = command.args.iter().skip(at + 1).enumerate().filter(|(index, _)| *index != 1);
+                    let words: Vec<&str> = words.map(|(_, word)| word.as_str()).collect();
+                    write!(f, "check {component}, in its image: {}", words.join(" "))
+                }
+                None => write!(f, "check {component}: {command}"),
+            },
             Step::Switch { from: Some(from), to } => write!(f, "switch from release {from} to {to}"),
             Step::Switch { from: None, to } => write!(f, "switch to release {to}"),
             Step::Supervise { why } => write!(f, "supervise ({why})"),
@@ -301,6 +420,21 @@ impl fmt::Display for Step {
             Step::Restart { component, why, .. } => write!(f, "restart {component} ({why})"),
             Step::Reload { component } => write!(f, "reload {component} (its files changed)"),
             Step::Stop { component } => write!(f, "stop {component} (the release does without it)"),
+            Step::Pull { image } => write!(f, "pull {image}"),
+            Step::Import { image } => write!(f, "make image {image} of the program"),
+            Step::Generate { secret } => write!(f, "make up the secret {secret}"),
+            Step::Clear { containers } => write!(f, "remove {} that a cut-off change has left", containers.join(", ")),
+            Step::Place { release } => write!(f, "put the files of release {release} where containers see them"),
+            Step::Keep { component, volume, .. } => {
+                write!(f, "stop {component} and copy its volume {volume} (another image may change the data for good)")
+            }
+            Step::PutBack { component, volume, release, .. } => {
+                write!(f, "stop {component} and put back its volume {volume} as it was before release {release}")
+            }
+            Step::Up { components } => {
+                let each = components.iter().map(|it| format!("{} ({})", it.component, it.why));
+                write!(f, "bring up {}", each.collect::<Vec<_>>().join(", "))
+            }
             Step::Gate { components, timeout_s } => {
                 let names: Vec<&str> = components.iter().map(|component| component.name()).collect();
                 write!(f, "wait until healthy: {} (at most {timeout_s} s)", names.join(", "))
@@ -321,6 +455,9 @@ impl fmt::Display for Plan {
         }
         for (index, step) in self.steps.iter().enumerate() {
             writeln!(f, "{:>3}. {step}", index + 1)?;
+        }
+        if self.unfinished {
+            writeln!(f, "then the host is looked at again: the rest depends on what these steps bring")?;
         }
         Ok(())
     }

@@ -6,6 +6,10 @@
 
 #![expect(clippy::disallowed_methods, reason = "this is the place the rule points to")]
 
+mod work;
+
+pub(crate) use work::{Lines, ask_within, pipe, read_lines, run_following, said};
+
 use std::{
     borrow::Cow,
     collections::BTreeMap,
@@ -28,7 +32,10 @@ use std::{
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitOptions};
 use serde::{Deserialize, Serialize};
 
-use crate::secret::Secret;
+use crate::{
+    failure::{Doing, Failure},
+    secret::Secret,
+};
 
 /// Folders that non-interactive shells and cron leave out of PATH, and where tools are all the same.
 const TOOL_FOLDERS: [&str; 8] = [
@@ -105,7 +112,7 @@ pub(crate) struct Started {
 /// a file, since to write where nobody reads any more would end it.
 pub(crate) fn start(command: &Command, lock: &File) -> io::Result<Started> {
     let output = tempfile::tempfile()?;
-    let handle = duct::cmd(&command.program, &command.args)
+    let handle = expression(command)
         .stdin_file(lock.try_clone()?)
         .stderr_to_stdout()
         .stdout_file(output.try_clone()?)
@@ -142,6 +149,57 @@ impl Started {
         self.output.read_to_end(&mut output)?;
         Ok(Some(Finished { success, output: String::from_utf8_lossy(&output).trim().to_owned() }))
     }
+}
+
+/// How a tool ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ended {
+    /// With status 0.
+    Well,
+    /// Otherwise, in words.
+    Badly(String),
+    /// It was ended, with all that it had started, when its time was over.
+    OutOfTime,
+}
+
+/// Runs a user's own tool, with all of the user's own variables, in `folder`; both its streams go to `output`. It and all
+/// that it started are gone afterwards, whether it ended, ran out of time, or `check` objected.
+pub fn run_tool(
+    command: &Command,
+    folder: &Path,
+    output: &File,
+    timeout: Duration,
+    check: &mut dyn FnMut() -> Result<(), Failure>,
+) -> Result<Ended, Failure> {
+    let start = || {
+        let mut tool = StdCommand::new(&command.program);
+        // Some believe PWD, and would work in our folder instead.
+        tool.args(&command.args).envs(&command.env).current_dir(folder).env("PWD", folder).process_group(0);
+        tool.stdin(Stdio::null()).stdout(output.try_clone()?).stderr(output.try_clone()?);
+        tool.spawn()
+    };
+    let process = Identity::of_child(start().doing("cannot start", &command.program)?.id());
+    let deadline = Instant::now() + timeout;
+    let ended = loop {
+        // Its status alone says that it ended: of some programs the first thread ends long before the others.
+        match process.status() {
+            Some(how) if how == "exited with status 0" => break Ok(Ended::Well),
+            Some(how) => break Ok(Ended::Badly(how)),
+            None => {}
+        }
+        let objection = check();
+        if objection.is_err() || Instant::now() > deadline {
+            process.signal_group(Signal::KILL);
+            process.end_group();
+            break objection.map(|()| Ended::OutOfTime);
+        }
+        thread::sleep(Duration::from_millis(20));
+    };
+    while process.is_alive() {
+        thread::sleep(Duration::from_millis(1));
+    }
+    process.end_group();
+    ended
 }
 
 /// Runs a step's command to its end.
@@ -189,8 +247,28 @@ fn expression(command: &Command) -> duct::Expression {
     command.env.iter().fold(expression, |it, (name, value)| it.env(name, value))
 }
 
+/// Runs a tool to its end and tells whether that was a good one; what it prints is added to `log`. It is killed when
+/// `watch`, asked now and then, says no.
+pub fn run_watched(command: &Command, log: &Path, watch: &mut dyn FnMut() -> bool) -> io::Result<bool> {
+    let log = File::options().create(true).append(true).open(log)?;
+    let handle = duct::cmd(&command.program, &command.args)
+        .stdin_null()
+        .stderr_to_stdout()
+        .stdout_file(log)
+        .unchecked()
+        .start()?;
+    loop {
+        if let Some(done) = handle.wait_timeout(Duration::from_millis(200))? {
+            return Ok(done.status.success());
+        }
+        if !watch() {
+            handle.kill()?;
+        }
+    }
+}
+
 /// What a system's own tool answers; `None` if it is not there, fails, or takes too long.
-pub(crate) fn look_up(name: &str, args: &[&str]) -> Option<String> {
+pub fn look_up(name: &str, args: &[&str]) -> Option<String> {
     let handle = duct::cmd(find(name)?, args).stdin_null().stderr_null().stdout_capture().unchecked().start().ok()?;
     match handle.wait_timeout(ASK_TIMEOUT) {
         Ok(Some(done)) => done.status.success().then(|| String::from_utf8_lossy(&done.stdout).into_owned()),
@@ -327,6 +405,15 @@ impl Identity {
     /// How it ended, or `None` while it runs. Only a parent learns more than that it did. A child stays a zombie until
     /// [`Identity::end_group`]: as long as it is one, its number, and so its group's, is nobody else's.
     pub(crate) fn ended(&self) -> Option<String> {
+        if let Some(status) = self.status() {
+            return Some(status);
+        }
+        let runs = started(self.pid).is_some_and(|started| started == self.started);
+        (!runs).then(|| "ended".to_owned())
+    }
+
+    /// How a child ended; `None` while it runs, and for everybody else's children.
+    fn status(&self) -> Option<String> {
         let look = WaitIdOptions::EXITED | WaitIdOptions::NOHANG | WaitIdOptions::NOWAIT;
         if let Some(pid) = self.raw()
             && let Ok(Some(status)) = rustix::process::waitid(WaitId::Pid(pid), look)
@@ -337,8 +424,7 @@ impl Identity {
                 (None, None) => "ended".to_owned(),
             });
         }
-        let runs = started(self.pid).is_some_and(|started| started == self.started);
-        (!runs).then(|| "ended".to_owned())
+        None
     }
 
     /// Kills what is left of the group of a process that has ended, and takes the process's own status. `true`: nothing
@@ -446,7 +532,7 @@ pub(crate) fn hold_on_stdin(path: &Path) -> io::Result<bool> {
 }
 
 /// The last line with words in it among the last few kilobytes of a log.
-pub(crate) fn last_words(log: &Path) -> Option<String> {
+pub fn last_words(log: &Path) -> Option<String> {
     let mut file = File::open(log).ok()?;
     let length = file.metadata().ok()?.len();
     io::Seek::seek(&mut file, io::SeekFrom::Start(length.saturating_sub(4096))).ok()?;

@@ -3,7 +3,12 @@
 //! Invariant: two releases with one id are one and the same; whatever would make a component run differently (program,
 //! arguments, environment, a file it reads) is part of the id.
 
-use std::{collections::BTreeMap, fmt, fs, net::SocketAddr, path::Path};
+use std::{
+    collections::BTreeMap,
+    fmt, fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -62,6 +67,9 @@ pub struct Content {
     pub absent: Vec<Absent>,
     /// Which port each component got.
     pub ports: BTreeMap<Component, Port>,
+    /// At which port of the LAN the edge lets a component be reached; those that are not named listen on loopback only.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub doors: BTreeMap<Component, u16>,
     /// The files of the release by path below its folder: SHA-256 of the content, in hex.
     pub files: BTreeMap<String, String>,
 }
@@ -71,11 +79,9 @@ pub struct Content {
 pub struct Service {
     /// Which one.
     pub component: Component,
-    /// What to run.
-    pub command: Command,
-    /// Whether `command` is our own program, so that a new one means a restart.
-    pub own_program: bool,
-    /// Where it listens.
+    /// How it is started.
+    pub launch: Launch,
+    /// Where it answers on the host itself.
     pub listen: SocketAddr,
     /// The path that answers 200 when it can serve.
     pub ready_path: String,
@@ -83,10 +89,46 @@ pub struct Service {
     pub needs: Vec<Component>,
     /// The files of the release that it reads: names, or folders with a trailing `/`.
     pub reads: Vec<String>,
-    /// The path that a POST makes read them again; without one it is restarted.
+    /// The path that a POST makes read them again. Without one, and without `config_path`, it is restarted.
     pub reload_path: Option<String>,
+    /// The path that tells which files are in force, by their [`Release::config_fingerprint`]; SIGHUP has it read them again.
+    pub config_path: Option<String>,
+    /// The name by which its files call themselves; `None`: one is made of their content.
+    pub config: Option<String>,
     /// How long it may take to stop, in seconds, before it is killed.
     pub stop_grace_s: u64,
+}
+
+/// How a component is started, and so by whom.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Launch {
+    /// As a process of our supervisor.
+    Process {
+        /// What to run.
+        command: Command,
+        /// Whether it is our own program, so that a new one means a restart.
+        own_program: bool,
+    },
+    /// By Compose.
+    Container(Container),
+}
+
+/// A service of `compose.yaml`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Container {
+    /// Its name there.
+    pub service: String,
+    /// The image as the settings name it.
+    pub image: String,
+    /// The id that was found for it.
+    pub image_id: String,
+    /// Hash of what Compose reads about it.
+    pub definition: String,
+    /// The volume whose data another image may change for good.
+    pub migrates: Option<String>,
+    /// Folders of the host that it is given and that have to be there.
+    pub folders: Vec<PathBuf>,
 }
 
 /// A component that this release does without.
@@ -129,14 +171,19 @@ impl Release {
 
     /// Everything of which a change means a restart, as one hash.
     pub fn fingerprint(&self, service: &Service) -> String {
-        let program = service.own_program.then_some(&self.content.program);
-        let files = service.reload_path.is_none().then(|| self.files_of(service));
-        digest_of(&(&service.command, service.listen, program, files))
+        let files = (!service.reloads()).then(|| self.files_of(service));
+        match &service.launch {
+            Launch::Process { command, own_program } => {
+                let program = own_program.then_some(&self.content.program);
+                digest_of(&(command, service.listen, program, files))
+            }
+            Launch::Container(container) => digest_of(&(&container.image_id, &container.definition, files)),
+        }
     }
 
     /// Everything of which a change means a reload, as one hash.
     pub fn config_fingerprint(&self, service: &Service) -> String {
-        digest_of(&self.files_of(service))
+        service.config.clone().unwrap_or_else(|| digest_of(&self.files_of(service)))
     }
 
     fn files_of(&self, service: &Service) -> Vec<(&String, &String)> {
@@ -152,6 +199,27 @@ impl Service {
     pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.listen)
     }
+
+    /// Whether it reads changed files without a restart.
+    pub fn reloads(&self) -> bool {
+        self.reload_path.is_some() || self.config_path.is_some()
+    }
+
+    /// What it is started with, where that is ours to know.
+    pub fn args(&self) -> &[String] {
+        match &self.launch {
+            Launch::Process { command, .. } => &command.args,
+            Launch::Container(_) => &[],
+        }
+    }
+
+    /// What Compose knows it as, where Compose starts it.
+    pub fn container(&self) -> Option<&Container> {
+        match &self.launch {
+            Launch::Container(container) => Some(container),
+            Launch::Process { .. } => None,
+        }
+    }
 }
 
 /// SHA-256 in hex.
@@ -160,7 +228,7 @@ pub(crate) fn sha256_hex(bytes: &[u8]) -> String {
 }
 
 /// Hash of a value's JSON: maps are ordered and structs keep their order, so equal values give equal text.
-fn digest_of(value: &impl Serialize) -> String {
+pub(crate) fn digest_of(value: &impl Serialize) -> String {
     let json = serde_json::to_vec(value).expect("our own types are JSON");
     sha256_hex(&json)[..16].to_owned()
 }

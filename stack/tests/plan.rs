@@ -9,7 +9,7 @@ use stack::{
     component::{Component, Runtime},
     declare::{Wanted, question},
     failure::Class,
-    observed::{Desired, Interrupted, Observed, PortFact, Running, State, Supervisor},
+    observed::{Account, Desired, Docker, Engine, Interrupted, Observed, PortFact, Running, State, Supervisor},
     plan::{Plan, Step, plan, plan_rollback},
     process::Identity,
     release::{Contents, Release},
@@ -27,6 +27,8 @@ fn bare() -> Observed {
     Observed {
         system: "Linux".into(),
         machine: "x86_64".into(),
+        clock: chrono::DateTime::UNIX_EPOCH,
+        reached_at: None,
         root: PathBuf::from("/home/me/.sandbox"),
         program: None,
         current: None,
@@ -39,9 +41,18 @@ fn bare() -> Observed {
         backups: Default::default(),
         desired: Desired::default(),
         components: BTreeMap::new(),
-        ports: question(&Settings::sandbox()).ports.into_iter().map(|(it, wanted)| (it, free(wanted))).collect(),
+        ports: question(&Settings::sandbox(), "program-1")
+            .ports
+            .into_iter()
+            .map(|(it, wanted)| (it, free(wanted)))
+            .collect(),
         programs: programs.iter().map(|name| (name.to_string(), Some(format!("/usr/bin/{name}").into()))).collect(),
         contents: Contents::new(),
+        account: Account { ids: "1000:1000".into(), home: PathBuf::from("/home/me") },
+        ipv6: true,
+        taken: BTreeMap::new(),
+        docker: None,
+        secrets: [].into(),
         facts: None,
     }
 }
@@ -111,7 +122,7 @@ fn one_more_rule(mut wanted: Wanted) -> Wanted {
 fn a_bare_host_gets_everything() {
     insta::assert_snapshot!(words(&wanted(), &bare()), @r"
      1. install program program-1
-     2. stage release R0: 6 files, 7809 bytes
+     2. stage release R0: 6 files, 7943 bytes
      3. check prometheus: /usr/bin/promtool check config /home/me/.sandbox/releases/R0/prometheus/prometheus.yml
      4. switch to release R0
      5. supervise (no supervisor runs)
@@ -131,7 +142,7 @@ fn a_host_as_declared_gets_nothing() {
 #[test]
 fn a_changed_file_reloads_the_one_that_reads_it() {
     insta::assert_snapshot!(words(&one_more_rule(wanted()), &deployed()), @r"
-    1. stage release R1: 8 files, 7831 bytes
+    1. stage release R1: 8 files, 7965 bytes
     2. check prometheus: /usr/bin/promtool check config /home/me/.sandbox/releases/R1/prometheus/prometheus.yml
     3. switch from release R0 to R1
     4. reload prometheus (its files changed)
@@ -142,13 +153,14 @@ fn a_changed_file_reloads_the_one_that_reads_it() {
 #[test]
 fn a_changed_setting_restarts_the_one_that_it_is_for() {
     let mut wanted = wanted();
-    wanted.settings.engine.context_length = 4096;
+    wanted.settings.engine.num_parallel = 4;
     insta::assert_snapshot!(words(&wanted, &deployed()), @r"
-    1. stage release R1: 6 files, 7809 bytes
+    1. stage release R1: 6 files, 7943 bytes
     2. check prometheus: /usr/bin/promtool check config /home/me/.sandbox/releases/R1/prometheus/prometheus.yml
     3. switch from release R0 to R1
     4. restart engine (its program, arguments or files changed)
-    5. wait until healthy: engine, gateway, prometheus, node-exporter (at most 60 s)
+    5. restart gateway (its program, arguments or files changed)
+    6. wait until healthy: engine, gateway, prometheus, node-exporter (at most 60 s)
     ");
 }
 
@@ -158,7 +170,7 @@ fn a_new_program_replaces_the_supervisor_and_what_is_ours() {
     wanted.program = "program-2".into();
     insta::assert_snapshot!(words(&wanted, &deployed()), @r"
     1. install program program-2
-    2. stage release R1: 6 files, 7809 bytes
+    2. stage release R1: 6 files, 7943 bytes
     3. check prometheus: /usr/bin/promtool check config /home/me/.sandbox/releases/R1/prometheus/prometheus.yml
     4. switch from release R0 to R1
     5. supervise (the program changed)
@@ -222,7 +234,7 @@ fn a_damaged_release_is_staged_again() {
     let mut observed = deployed();
     observed.damaged = vec!["prometheus/prometheus.yml".into()];
     insta::assert_snapshot!(words(&wanted(), &observed), @r"
-    1. stage release R0: 6 files, 7809 bytes
+    1. stage release R0: 6 files, 7943 bytes
     2. check prometheus: /usr/bin/promtool check config /home/me/.sandbox/releases/R0/prometheus/prometheus.yml
     ");
 }
@@ -255,7 +267,7 @@ fn a_program_that_is_missing_is_named_with_what_brings_it() {
     let mut observed = deployed();
     observed.programs.insert("prometheus".into(), None);
     insta::assert_snapshot!(words(&wanted(), &observed), @r"
-    1. stage release R1: 6 files, 7780 bytes
+    1. stage release R1: 6 files, 7914 bytes
     2. switch from release R0 to R1
     3. stop prometheus (the release does without it)
     4. wait until healthy: engine, gateway, node-exporter (at most 60 s)
@@ -309,11 +321,9 @@ fn keeps_three_releases_and_sweeps_the_rest() {
 
 #[test]
 fn refuses_a_runtime_that_it_cannot_bring_up() {
-    for (choice, system, word) in [
-        (RuntimeChoice::Auto, "Linux", "docker"),
-        (RuntimeChoice::Auto, "Darwin", "native"),
-        (RuntimeChoice::Fixed(Runtime::Docker), "Darwin", "docker"),
-    ] {
+    for (choice, system, word) in
+        [(RuntimeChoice::Auto, "Darwin", "native"), (RuntimeChoice::Fixed(Runtime::Native), "Linux", "native")]
+    {
         let mut wanted = wanted();
         wanted.source.insert("stack.toml".into(), String::new());
         wanted.settings.engine.runtime = choice;
@@ -326,7 +336,7 @@ fn refuses_a_runtime_that_it_cannot_bring_up() {
 #[test]
 fn carried_out_every_plan_leaves_nothing_to_do() {
     let mut four_slots = wanted();
-    four_slots.settings.engine.context_length = 4096;
+    four_slots.settings.engine.num_parallel = 4;
     let mut no_prometheus = deployed();
     no_prometheus.programs.insert("prometheus".into(), None);
     for wanted in [wanted(), one_more_rule(wanted()), four_slots] {
@@ -336,4 +346,147 @@ fn carried_out_every_plan_leaves_nothing_to_do() {
             assert_eq!(second.steps, []);
         }
     }
+}
+
+/// Settings for containers, and a Linux machine that has Docker and all images but those that `lacking` names.
+fn contained(lacking: &[&str]) -> (Wanted, Observed) {
+    let mut wanted = wanted();
+    wanted.settings = Settings::default();
+    wanted.source.insert("stack.toml".into(), String::new());
+    let question = question(&wanted.settings, &wanted.program);
+    let images = question.images.unwrap().into_iter().filter(|image| !lacking.iter().any(|it| image.contains(it)));
+    let free = |(component, wanted): (Component, u16)| (component, PortFact { wanted, holder: None, free: wanted });
+    let engine = Engine::Answers { version: "20.10.24".into(), compose: Some("2.26.1".into()) };
+    let images = images.map(|image| (image.clone(), format!("sha256:{image}"))).collect();
+    let mut observed = bare();
+    observed.ports = question.ports.into_iter().map(free).collect();
+    observed.programs.insert("docker".into(), Some("/usr/bin/docker".into()));
+    observed.docker = Some(Docker { engine, images, remnants: Vec::new(), misplaced: false });
+    (wanted, observed)
+}
+
+/// What one would observe once containers were brought up.
+fn after_up(plan: &Plan, before: &Observed) -> Observed {
+    let mut observed = after(plan, before);
+    observed.supervisor = None;
+    observed.secrets = ["grafana-admin-password".to_owned()].into();
+    for (component, running) in &mut observed.components {
+        running.identity = None;
+        running.container = Some(format!("container of {component}"));
+        running.image = plan.release.service(*component).and_then(|it| Some(it.container()?.image_id.clone()));
+    }
+    observed
+}
+
+#[test]
+fn images_come_first_and_what_they_are_decides_the_rest() {
+    let (wanted, observed) = contained(&["grafana", "gateway"]);
+    insta::assert_snapshot!(words(&wanted, &observed), @r"
+      1. install program program-1
+      2. make image frontier-llm-gateway:program-1 of the program
+      3. pull grafana/grafana:12.1.0
+    then the host is looked at again: the rest depends on what these steps bring
+    ");
+}
+
+#[test]
+fn containers_are_brought_up_all_at_once() {
+    let (wanted, observed) = contained(&[]);
+    let plan = words(&wanted, &observed);
+    assert_eq!(plan.matches("bring up").count(), 1, "{plan}");
+    for words in ["make up the secret", "put the files", "engine (it does not run), gateway (it does not run), edge"] {
+        assert!(plan.contains(words), "{plan}");
+    }
+}
+
+#[test]
+fn containers_are_made_anew_for_another_image_and_reloaded_for_other_files() {
+    let (mut wanted, bare) = contained(&[]);
+    let (first, _) = plan(&wanted, &bare).unwrap();
+    let mut observed = after_up(&first, &bare);
+    assert_eq!(plan(&wanted, &observed).unwrap().0.steps, []);
+    wanted.settings.edge.allow = vec!["10.0.0.0/8".parse().unwrap()];
+    let image = stack::settings::value::image("grafana/grafana:13.0.0").unwrap();
+    observed.docker.as_mut().unwrap().images.insert(image.0.clone(), "sha256:13".into());
+    wanted.settings.images.insert(Component::Grafana, image);
+    let plan = words(&wanted, &observed);
+    let up = "bring up grafana (its image or environment changed)\n";
+    for words in ["reload edge", "stop grafana and copy its volume grafana", up] {
+        assert!(plan.contains(words), "{plan}");
+    }
+    assert!(plan.find("copy its volume") < plan.find("bring up"), "{plan}");
+}
+
+#[test]
+fn remnants_of_a_recreation_are_cleared_first() {
+    let (wanted, bare) = contained(&[]);
+    let (first, _) = plan(&wanted, &bare).unwrap();
+    let mut observed = after_up(&first, &bare);
+    observed.docker.as_mut().unwrap().remnants = vec!["4711".into()];
+    observed.components.get_mut(&Component::Edge).unwrap().container = None;
+    let plan = words(&wanted, &observed);
+    assert!(plan.contains("1. remove 4711 that a cut-off change has left"), "{plan}");
+    assert!(plan.contains("bring up edge (it does not run)\n"), "{plan}");
+}
+
+#[test]
+fn docker_is_installed_where_there_is_none_and_apt_brings_it() {
+    let (wanted, mut observed) = contained(&[]);
+    observed.docker.as_mut().unwrap().engine = Engine::Absent;
+    observed.programs.insert("apt-get".into(), Some("/usr/bin/apt-get".into()));
+    let (plan, _) = plan(&wanted, &observed).unwrap();
+    assert!(plan.unfinished);
+    let commands: Vec<String> = plan.steps.iter().flat_map(Step::as_root).map(ToString::to_string).collect();
+    assert_eq!(commands[0], "/usr/bin/apt-get update -q");
+    assert!(commands[1].ends_with("docker.io jq git"));
+}
+
+#[test]
+fn docker_that_cannot_be_used_is_told_in_its_own_words() {
+    let answers = |version: &str, compose: Option<&str>| Engine::Answers {
+        version: version.into(),
+        compose: compose.map(str::to_owned),
+    };
+    for (engine, message, hint) in [
+        (Engine::Absent, "Docker is not installed", "apt-get install docker.io"),
+        (Engine::Silent("permission denied while".into()), "does not let this user in", "usermod -aG docker"),
+        (Engine::Silent("Cannot connect to the".into()), "engine does not run", "systemctl enable --now docker"),
+        (answers("19.03.15", Some("2.26.1")), "20.10 is the oldest", "docs.docker.com"),
+        (answers("28.2.2", None), "no Compose of version 2", "docker-compose"),
+    ] {
+        let (wanted, mut observed) = contained(&[]);
+        observed.docker.as_mut().unwrap().engine = engine;
+        let failure = plan(&wanted, &observed).unwrap_err();
+        assert_eq!(failure.class, Class::Refused);
+        assert!(failure.message.contains(message), "{}", failure.message);
+        assert!(failure.hint.unwrap().contains(hint));
+    }
+}
+
+#[test]
+fn a_port_of_the_lan_that_somebody_else_has_is_a_fault() {
+    let (wanted, mut observed) = contained(&[]);
+    observed.taken.insert(9090, "prometheus (pid 1)".into());
+    let failure = plan(&wanted, &observed).unwrap_err();
+    assert!(failure.message.contains("port 9090") && failure.message.contains("prometheus (pid 1)"));
+}
+
+#[test]
+fn a_mac_runs_containers_with_a_plain_warning() {
+    let (mut wanted, mut observed) = contained(&[]);
+    observed.system = "Darwin".into();
+    wanted.settings.engine.runtime = RuntimeChoice::Fixed(Runtime::Docker);
+    let (plan, contents) = plan(&wanted, &observed).unwrap();
+    assert!(plan.notes.iter().any(|note| note.contains("no GPU") && note.contains("edge.allow is not enforced")));
+    assert!(contents[".env"].contains("COMPOSE_FILE='compose.yaml:compose.mac.yaml'"));
+    assert!(plan.release.service(Component::NodeExporter).is_none());
+}
+
+#[test]
+fn runtimes_are_not_mixed_on_a_root() {
+    let mut wanted = wanted();
+    wanted.source.insert("stack.toml".into(), String::new());
+    wanted.settings.engine.runtime = RuntimeChoice::Fixed(Runtime::Docker);
+    let failure = plan(&wanted, &deployed()).unwrap_err();
+    assert_eq!((failure.class, failure.message.contains("sandbox")), (Class::Refused, true));
 }

@@ -161,3 +161,53 @@ pub struct ResponsesRequest {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stream: Option<bool>,
 }
+
+/// One event of a streamed answer to [`ChatCompletionRequest`], but for the last, `[DONE]`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ChatCompletionChunk {
+    /// One for each answer asked for; none beside counters.
+    pub choices: Vec<ChunkChoice>,
+    /// In the chunk before the last, if the request wants it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub usage: Option<Usage>,
+    /// The stream ends here, unfinished.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<Value>,
+}
+
+/// What a chunk adds to an answer.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct ChunkChoice {
+    /// The text, thought or calls.
+    pub delta: Delta,
+    /// `stop`, `length`, `tool_calls`: in the last one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub finish_reason: Option<String>,
+}
+
+/// A part of a message. Engines write null, nothing or the empty string where there is nothing to add.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Delta {
+    /// What is said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub content: Option<String>,
+    /// What is thought; some engines call it `reasoning_content`.
+    #[serde(skip_serializing_if = "Option::is_none", alias = "reasoning_content")]
+    pub reasoning: Option<String>,
+    /// Functions that the model wants called.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tool_calls: Option<Vec<Value>>,
+}
+
+/// Counters of an answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Usage {
+    /// Tokens read.
+    pub prompt_tokens: u64,
+    /// Tokens generated.
+    pub completion_tokens: u64,
+}

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueHint};
 use stack::{
     component::{Component, Runtime},
-    settings::value,
+    settings::{KvCacheType, value},
 };
 
 /// The same for every verb.
@@ -60,16 +60,24 @@ pub(crate) enum Verb {
     Rollback(Rollback),
     /// Prove that the stack works: every component, a model's answer, metrics
     Verify(Verify),
+    /// Measure how fast models answer
+    Bench(Box<Bench>),
     /// Save the stack, and bring it back
     Backup(Backup),
     /// Stop the stack and remove it from the host; data stays unless asked
     Uninstall(Uninstall),
+    /// Know, bring, change and remove models
+    #[command(subcommand)]
+    Model(Model),
     /// Keep values on the host that nobody else is to see
     #[command(subcommand)]
     Secret(Secret),
     /// Make API keys for clients, list and revoke them
     #[command(subcommand)]
     Key(Key),
+    /// Install coding agents, have them use this stack, and prove that they edit code
+    #[command(subcommand)]
+    Agent(Agent),
     /// Follow, list or cancel long work on the host
     #[command(subcommand)]
     Job(Job),
@@ -169,6 +177,151 @@ pub(crate) struct Verify {
     /// Write the checks as JUnit XML, for CI
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) junit: Option<PathBuf>,
+}
+
+/// Measure how fast models answer: the guide's six tasks one at a time, then as many at a time as the engine has slots;
+/// five minutes at most. With a load of your own, only that.
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct Bench {
+    #[command(subcommand)]
+    pub(crate) verb: Option<BenchVerb>,
+    /// Models; a base such as qwen2.5-coder is enough [default: the one that deploy pulls]
+    #[arg(value_name = "MODEL")]
+    pub(crate) models: Vec<String>,
+    /// Begin with a cold start: the model is unloaded for it
+    #[arg(long)]
+    pub(crate) cold: bool,
+    /// Measure blocks, and compare them with those of `bench baseline set NAME`; exit 1 if something got worse
+    #[arg(long, value_name = "NAME", conflicts_with = "cold")]
+    pub(crate) baseline: Option<String>,
+    /// Changes below this share are none
+    #[arg(long, value_name = "PERCENT", default_value_t = ops::bench::compare::TOLERANCE_PERCENT, requires = "baseline")]
+    pub(crate) tolerance: f64,
+    /// {"schema":1,"model","engine","host","runs":[{"scenario","concurrency","requests","errors","window_s","ttft_ms":{"n",
+    /// "p50","p90","p95","p99","mean"},"ttfo_ms","itl_ms","e2e_ms","queue_ms","output_tokens_per_second",
+    /// "requests_per_second","goodput_per_second"?,"limit_percent"?}]}; of several models, a line each
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) load: BenchLoad,
+}
+
+/// Where to measure, and a load of one's own.
+#[derive(Debug, Args)]
+pub(crate) struct BenchLoad {
+    /// Requests at a time; several numbers are a run each
+    #[arg(long, value_name = "N", value_delimiter = ',', value_parser = clap::value_parser!(u16).range(1..))]
+    pub(crate) concurrency: Vec<u16>,
+    /// Requests a second, whatever becomes of them
+    #[arg(long, value_name = "R", value_parser = rate, conflicts_with = "concurrency")]
+    pub(crate) rate: Option<f64>,
+    /// How requests of a rate are spaced: constant, poisson
+    #[arg(long, value_name = "HOW", default_value = "poisson", value_parser = spacing)]
+    pub(crate) arrival: ops::bench::load::Spacing,
+    /// For how long: 30s, 5m
+    #[arg(long, value_name = "TIME", value_parser = value::duration)]
+    pub(crate) duration: Option<std::time::Duration>,
+    /// How many requests
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) requests: Option<u32>,
+    /// What to ask: a JSON object a line, {"prompt","output_tokens"?}
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with = "input_tokens")]
+    pub(crate) prompts: Option<PathBuf>,
+    /// Ask synthetic prompts of about this many tokens, each of its own
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(16..))]
+    pub(crate) input_tokens: Option<u32>,
+    /// Ask for answers of this many tokens
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(2..))]
+    pub(crate) output_tokens: Option<u32>,
+    /// Count the answers that keep all of these: ttft=500ms,itl=50ms,e2e=10s
+    #[arg(long, value_name = "LIMITS", value_parser = objectives)]
+    pub(crate) slo: Option<ops::bench::record::Objectives>,
+    /// native, or openai: engines that speak /v1/chat/completions
+    #[arg(long, default_value = "native", value_parser = api)]
+    pub(crate) api: ops::bench::stream::Api,
+    /// Where [default: this stack's own API]
+    #[arg(long, value_name = "URL")]
+    pub(crate) endpoint: Option<String>,
+    /// A file that holds an API key; - is standard input
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) key: Option<PathBuf>,
+    /// Of prompts, arrivals and the model's sampler
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) seed: u64,
+    /// Requests before the first that counts
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    pub(crate) warmup: usize,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BenchVerb {
+    /// Show the results that are kept
+    List {
+        /// [{"id","began","model","runs","answered","broken_off"?}]
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show a result
+    Show {
+        /// As `bench list` shows it [default: the last]
+        id: Option<String>,
+        /// As bench does
+        #[arg(long)]
+        json: bool,
+    },
+    /// Write a result's report anew, and say where it is
+    Report {
+        /// As `bench list` shows it [default: the last]
+        id: Option<String>,
+    },
+    /// Find out which of two is faster: blocks of requests to both, in turns; exit 1 if B is worse
+    Compare(Box<BenchCompare>),
+    /// Keep blocks to compare with later
+    #[command(subcommand)]
+    Baseline(BaselineVerb),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchCompare {
+    /// What A and B are: endpoint, model
+    #[arg(value_parser = ["endpoint", "model"], hide_possible_values = true)]
+    pub(crate) what: String,
+    /// What is there
+    pub(crate) a: String,
+    /// What is to be judged
+    pub(crate) b: String,
+    /// The model that both endpoints are asked for [default: the one that deploy pulls]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) model: Option<String>,
+    /// Blocks of each
+    #[arg(long, value_name = "N", default_value_t = ops::bench::compare::BLOCKS)]
+    pub(crate) blocks: usize,
+    /// Changes below this share are none
+    #[arg(long, value_name = "PERCENT", default_value_t = ops::bench::compare::TOLERANCE_PERCENT)]
+    pub(crate) tolerance: f64,
+    /// {"schema":1,"a","b","blocks","is_paired","tolerance_percent","findings":[{"metric","a","b","change_percent",
+    /// "interval_percent","adjusted_p","verdict":"better|same|worse|undecidable","blocks_more"?}],"errors","warnings"}
+    #[arg(long)]
+    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) load: BenchLoad,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BaselineVerb {
+    /// Measure blocks now, and keep them
+    Set {
+        /// Letters, digits, dots, - and _
+        name: String,
+        /// As bench takes it [default: the one that deploy pulls]
+        model: Option<String>,
+        /// How many
+        #[arg(long, value_name = "N", default_value_t = ops::bench::compare::BLOCKS)]
+        blocks: usize,
+        #[command(flatten)]
+        load: Box<BenchLoad>,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -338,6 +491,150 @@ pub(crate) struct Completions {
 }
 
 #[derive(Debug, Subcommand)]
+pub(crate) enum Model {
+    /// Tell what fits the host, before the first byte is pulled
+    Fit(ModelFit),
+    /// Bring a model to the host, as a job that goes on without you; what came is kept
+    Pull {
+        /// As Ollama names it, or hf.co/USER/REPO[:QUANT]
+        #[arg(value_parser = value::model)]
+        name: String,
+        /// Although it does not fit
+        #[arg(long)]
+        force: bool,
+    },
+    /// Show the models of the host, and what of them is in memory
+    List {
+        /// [{"name","bytes","parameters","quantization","modified","digest","default","resident"?}]
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show what a model is and how it answers
+    Show {
+        /// As `model list` shows it
+        #[arg(value_parser = value::model)]
+        name: String,
+        /// What the engine's /api/show answers
+        #[arg(long)]
+        json: bool,
+    },
+    /// Remove a model from the host
+    Remove {
+        /// As `model list` shows it
+        #[arg(value_parser = value::model)]
+        name: String,
+        /// Although it is the default
+        #[arg(long, short)]
+        yes: bool,
+    },
+    /// Have a model answer one prompt
+    Run(ModelRun),
+    /// Have a model in memory, for as long as the engine is set to keep it
+    Preload {
+        /// As `model list` shows it [default: models.default]
+        #[arg(value_parser = value::model)]
+        name: Option<String>,
+    },
+    /// Have a model out of memory
+    Unload {
+        /// As `model list` shows it [default: models.default]
+        #[arg(value_parser = value::model)]
+        name: Option<String>,
+    },
+    /// Have models in memory until they are unloaded, and show how long each took
+    Warm {
+        /// As `model list` shows them [default: models.default]
+        #[arg(value_parser = value::model)]
+        names: Vec<String>,
+    },
+    /// Make the models of config/models and local/models whose Modelfile or base has changed
+    Apply {
+        /// {"NAME":{"result":"made|unchanged|skipped","base"?}}
+        #[arg(long)]
+        json: bool,
+    },
+    /// Make a model out of published weights, or of GGUF shards, with llama.cpp's tools
+    Convert(ModelConvert),
+    /// Make another model the default: fit, pull, compare, switch; the old one is kept
+    Upgrade(ModelUpgrade),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ModelFit {
+    /// As Ollama names it, or a .gguf file of the host [default: models.default]
+    #[arg(value_name = "NAME")]
+    pub(crate) name: Option<String>,
+    /// Tokens a slot [default: engine.context_length]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) context: Option<u32>,
+    /// Slots [default: engine.num_parallel]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub(crate) parallel: Option<u32>,
+    /// Type of the key/value cache: f16, q8_0, q4_0 [default: engine.kv_cache_type]
+    #[arg(long, value_parser = value::kv_cache_type)]
+    pub(crate) kv: Option<KvCacheType>,
+    /// Of a machine that you do not have: 192G
+    #[arg(long, value_parser = value::size, requires = "chip")]
+    pub(crate) memory: Option<u64>,
+    /// Of a machine that you do not have: "Apple M2 Ultra"; NVIDIA's memory is the card's
+    #[arg(long, requires = "memory")]
+    pub(crate) chip: Option<String>,
+    /// {"model","host":{…},"context","rows":[{"quantization","bytes","kv_bytes","total_bytes",
+    /// "verdict":"fits|fits_with_limit|fits_with_context|does_not_fit|unknown","needs"?,"tokens_per_second_limit"?}]}
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ModelRun {
+    /// What to answer
+    pub(crate) prompt: String,
+    /// As `model list` shows it [default: models.default]
+    #[arg(long, value_parser = value::model)]
+    pub(crate) model: Option<String>,
+    /// Tokens at most
+    #[arg(long, value_name = "TOKENS")]
+    pub(crate) limit: Option<u32>,
+    /// {"model","text","load_seconds","tokens_per_second"?}
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ModelConvert {
+    /// USER/REPO of the hub, hf.co/USER/REPO with ready GGUF files, or a folder of the host
+    pub(crate) source: String,
+    /// As llama.cpp spells it: Q5_K_M
+    #[arg(long)]
+    pub(crate) quant: String,
+    /// What the model is to be called: qwen3:235b-q5_k_m
+    #[arg(long, value_parser = value::model)]
+    pub(crate) name: String,
+    /// What the model is told before every conversation
+    #[arg(long)]
+    pub(crate) system: Option<String>,
+    /// Show the plan with the bytes of each stage, and stop
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ModelUpgrade {
+    /// The new default [default: a newer version of the one there is]
+    #[arg(value_parser = value::model, conflicts_with_all = ["revert", "prune"])]
+    pub(crate) name: Option<String>,
+    /// Go back to the default before
+    #[arg(long, conflicts_with = "prune")]
+    pub(crate) revert: bool,
+    /// Remove the default before, for good
+    #[arg(long)]
+    pub(crate) prune: bool,
+    /// Do not ask
+    #[arg(long, short)]
+    pub(crate) yes: bool,
+}
+
+#[derive(Debug, Subcommand)]
 pub(crate) enum Secret {
     /// Keep a value, typed when asked or piped in
     Set {
@@ -379,6 +676,73 @@ pub(crate) enum Key {
         #[arg(value_parser = stack::secret::name)]
         name: String,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Agent {
+    /// Show the agents: what they are good and bad at, installed, configured, tested
+    List {
+        /// [{"name","title","good_at","bad_at","refused"?,"installed"?,"configured"?,"tested"}]
+        #[arg(long)]
+        json: bool,
+    },
+    /// Install an agent on this machine, into ~/.local/bin, without root
+    Install {
+        /// aider, opencode, qwen, claude, continue, cursor
+        #[arg(value_parser = agent)]
+        name: &'static ops::agent::Agent,
+        /// The newest version instead of the one that was tested
+        #[arg(long)]
+        latest: bool,
+    },
+    /// Have an agent use this stack: its own settings files, merged with what stands there
+    Configure(Configure),
+    /// Take out of an agent's settings what configure put in
+    Unconfigure {
+        /// aider, opencode, qwen, claude, continue
+        #[arg(value_parser = agent)]
+        name: &'static ops::agent::Agent,
+        /// Show what would change, and stop
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Have an agent write code in a throwaway repository, and judge it by running the code
+    Test(AgentTest),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Configure {
+    /// aider, opencode, qwen, claude, continue
+    #[arg(value_parser = agent)]
+    pub(crate) name: &'static ops::agent::Agent,
+    /// Another model than the default of stack.toml
+    #[arg(long)]
+    pub(crate) model: Option<String>,
+    /// Another endpoint than the stack's
+    #[arg(long, value_name = "URL", value_parser = endpoint, value_hint = ValueHint::Url)]
+    pub(crate) endpoint: Option<String>,
+    /// Take an API key, typed when asked or piped in
+    #[arg(long)]
+    pub(crate) key: bool,
+    /// Show what would change, and stop
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AgentTest {
+    /// aider, opencode, qwen, claude
+    #[arg(value_parser = agent)]
+    pub(crate) name: &'static ops::agent::Agent,
+    /// factorial: one function; workflow: a Flask application with users in a database
+    #[arg(long, value_parser = task, default_value = "factorial")]
+    pub(crate) task: ops::agent::Task,
+    /// Give up after this: 90s, 20m [default: 10m, workflow 40m]
+    #[arg(long, value_name = "TIME", value_parser = value::duration)]
+    pub(crate) deadline: Option<std::time::Duration>,
+    /// {"version","endpoint","model","at","seconds","wiring_only","outcome":{"result":"pass|fail","diagnosis"?,"transcript"?}}
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Subcommand)]
@@ -451,6 +815,10 @@ pub(crate) enum HostVerb {
         max_loaded_models: u32,
         #[arg(long, env = "OLLAMA_CONTEXT_LENGTH")]
         context_length: u32,
+        #[arg(long, env = "OLLAMA_MAX_QUEUE")]
+        max_queue: u32,
+        #[arg(long, default_value_t = 0)]
+        memory_bytes: u64,
         #[arg(long)]
         seed: Vec<String>,
         #[arg(long)]
@@ -483,6 +851,8 @@ pub(crate) enum HostVerb {
         #[arg(long)]
         refuse_truncation: bool,
     },
+    /// Ask whether a URL answers: the health check of a container that has nothing but this program
+    Probe { url: String },
 }
 
 /// An alias, because clap reads a plain `Option` as "may be missing".
@@ -494,6 +864,66 @@ fn runtime(name: &str) -> Result<Runtime, String> {
         "docker" => Ok(Runtime::Docker),
         "sandbox" => Ok(Runtime::Sandbox),
         _ => Err("there are native, docker, sandbox".to_owned()),
+    }
+}
+
+fn rate(text: &str) -> Result<f64, String> {
+    let wanted = || "a number of requests a second above 0, such as 0.5".to_owned();
+    text.parse().ok().filter(|rate: &f64| rate.is_finite() && *rate > 0.0).ok_or_else(wanted)
+}
+
+fn spacing(name: &str) -> Result<ops::bench::load::Spacing, String> {
+    match name {
+        "constant" => Ok(ops::bench::load::Spacing::Constant),
+        "poisson" => Ok(ops::bench::load::Spacing::Poisson),
+        _ => Err("there are constant, poisson".to_owned()),
+    }
+}
+
+fn api(name: &str) -> Result<ops::bench::stream::Api, String> {
+    match name {
+        "native" => Ok(ops::bench::stream::Api::Native),
+        "openai" => Ok(ops::bench::stream::Api::OpenAi),
+        _ => Err("there are native, openai".to_owned()),
+    }
+}
+
+/// `ttft=500ms,itl=50ms`.
+fn objectives(text: &str) -> Result<ops::bench::record::Objectives, String> {
+    let mut objectives = ops::bench::record::Objectives::default();
+    for part in text.split(',') {
+        let (name, limit) = part.split_once('=').ok_or_else(|| format!("{part:?} is no limit such as ttft=500ms"))?;
+        let limit = Some(value::duration(limit).map_err(|wrong| wrong.to_string())?.as_secs_f64() * 1e3);
+        match name {
+            "ttft" => objectives.ttft_ms = limit,
+            "itl" => objectives.itl_ms = limit,
+            "e2e" => objectives.e2e_ms = limit,
+            _ => return Err(format!("{name:?} cannot be limited; there are ttft, itl, e2e")),
+        }
+    }
+    Ok(objectives)
+}
+
+fn agent(name: &str) -> Result<&'static ops::agent::Agent, String> {
+    ops::agent::find(name).ok_or_else(|| {
+        let names: Vec<&str> = ops::agent::ALL.iter().map(|agent| agent.name).collect();
+        match ops::agent::like(name) {
+            Some(near) => format!("did you mean {near}?"),
+            None => format!("there are {}", names.join(", ")),
+        }
+    })
+}
+
+fn task(name: &str) -> Result<ops::agent::Task, String> {
+    let found = [ops::agent::Task::Factorial, ops::agent::Task::Workflow].into_iter().find(|task| task.name() == name);
+    found.ok_or_else(|| "there are factorial, workflow".to_owned())
+}
+
+fn endpoint(url: &str) -> Result<String, String> {
+    let is_url = ["http://", "https://"].iter().any(|scheme| url.strip_prefix(scheme).is_some_and(|it| !it.is_empty()));
+    match is_url {
+        true => Ok(url.trim_end_matches('/').trim_end_matches("/v1").to_owned()),
+        false => Err("write it as in http://studio.local:11434".to_owned()),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use anyhow::Result;
-use stack::protocol::{Action, Event};
+use stack::protocol::Action;
 
 use crate::{
     cli,
@@ -14,10 +14,9 @@ use crate::{
 pub(crate) fn run(settings: Option<&Path>, action: Action, args: &cli::Named) -> Result<Exit> {
     let mut session = Session::open(settings, Need::Any)?;
     let interrupt = session.interrupt.clone();
+    let mut waiting = report::waiting();
     session.client.control(action, args.components.iter().copied().collect(), &mut |event| {
-        if let Event::Waiting { detail } = event {
-            report::say(&format!("waiting: {detail}"));
-        }
+        waiting(&event);
         interrupt.check()
     })?;
     let names: Vec<&str> = args.components.iter().map(|component| component.name()).collect();

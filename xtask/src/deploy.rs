@@ -1,6 +1,7 @@
 //! `deploy` and `rollback`: look, plan, apply, tell.
 
 use std::{
+    collections::BTreeSet,
     io::IsTerminal,
     mem,
     path::Path,
@@ -8,6 +9,7 @@ use std::{
 };
 
 use anyhow::Result;
+use chrono::Utc;
 use ops::summary::Summary;
 use serde_json::json;
 use stack::{
@@ -20,14 +22,15 @@ use stack::{
     protocol::{Ended, Event, Outcome},
     release::{Contents, ReleaseId, Service},
     secret::Secret,
+    settings::RuntimeChoice,
     transport::Client,
 };
 
 use crate::{
-    cli, diff, progress,
+    agent, cli, clock, diff, progress,
     report::{self, Exit},
     session::{Need, PROGRAM_ID, Session},
-    status, there,
+    status, there, verify,
 };
 
 /// Looks that a deploy takes at the most. One is enough unless a step reveals facts that nobody could have planned with.
@@ -50,10 +53,12 @@ pub(crate) fn run(settings: Option<&Path>, args: &cli::Deploy) -> Result<Exit> {
         }
         if round == 0 {
             deploy.say(&format!("{} on {} ({})", plan.release.content.runtime, deploy.session.host(), deploy.why()));
-            if !args.yes && !confirm(&deploy, &plan)? {
-                report::say("nothing was changed");
-                return Ok(Exit::Refused);
-            }
+            let clock = clock::warning(deploy.session.host(), observed.clock, Utc::now());
+            clock.iter().for_each(|warning| deploy.say(&format!("note: {warning}")));
+        }
+        if !args.yes && !confirm(&deploy, &plan)? {
+            report::say("nothing was changed");
+            return Ok(Exit::Refused);
         }
         if plan.steps.is_empty() {
             return deploy.conclude(&plan.release.id, &observed);
@@ -126,7 +131,7 @@ fn preview(plan: &Plan, observed: &Observed, contents: &Contents, json: bool) ->
 /// Asks before anything that serves is interrupted; without a terminal there is nobody to ask, and whoever scripted
 /// this meant it. The embedded sandbox never asks.
 fn confirm(deploy: &Run, plan: &Plan) -> Result<bool> {
-    let interrupted: Vec<&str> = plan.steps.iter().filter_map(Step::interrupts).map(|it| it.name()).collect();
+    let interrupted: Vec<&str> = plan.steps.iter().flat_map(Step::interrupts).map(|it| it.name()).collect();
     let nobody = deploy.json || deploy.session.file.is_none() || !std::io::stdin().is_terminal();
     if interrupted.is_empty() || nobody {
         return Ok(true);
@@ -141,6 +146,7 @@ struct Run {
     json: bool,
     begun: Instant,
     changed: usize,
+    noted: BTreeSet<String>,
     /// The job that does it, where it goes on without us.
     job: Option<String>,
 }
@@ -148,18 +154,19 @@ struct Run {
 impl Run {
     fn open(settings: Option<&Path>, need: Need, json: bool) -> Result<Run> {
         let begun = Instant::now();
-        Ok(Run { session: Session::open(settings, need)?, json, begun, changed: 0, job: None })
+        Ok(Run { session: Session::open(settings, need)?, json, begun, changed: 0, noted: BTreeSet::new(), job: None })
     }
 
     fn observe(&mut self, contents: bool) -> Result<Observed> {
-        let question = Question { contents, ..question(&self.session.settings) };
+        let question = Question { contents, ..question(&self.session.settings, PROGRAM_ID) };
         Ok(self.session.client.observe(question)?)
     }
 
     fn why(&self) -> String {
-        match &self.session.file {
-            Some(file) => format!("{} asks for it", file.display()),
-            None => "there is no stack.toml: the embedded sandbox".to_owned(),
+        match (&self.session.file, self.session.settings.engine.runtime) {
+            (Some(_), RuntimeChoice::Auto) => "what a host of its kind runs best".to_owned(),
+            (Some(file), RuntimeChoice::Fixed(_)) => format!("{} asks for it", file.display()),
+            (None, _) => "there is no stack.toml: the embedded sandbox".to_owned(),
         }
     }
 
@@ -171,7 +178,12 @@ impl Run {
     }
 
     fn carry_out(&mut self, plan: Plan, contents: Contents) -> Result<Outcome, Failure> {
-        plan.notes.iter().for_each(|note| self.say(&format!("note: {note}")));
+        // The next round has mostly the same to say.
+        for note in &plan.notes {
+            if self.noted.insert(note.clone()) {
+                self.say(&format!("note: {note}"));
+            }
+        }
         self.follow(|client, follow| client.apply(plan, contents, follow))
     }
 
@@ -245,6 +257,13 @@ impl Run {
 
     /// Says what runs where, what does not and why, and what to try next.
     fn conclude(&self, release: &ReleaseId, observed: &Observed) -> Result<Exit> {
+        // The stack serves; that an agent's settings cannot be written is said, and no reason to call the deploy failed.
+        match agent::refresh(&self.session) {
+            Ok(names) => {
+                names.iter().for_each(|name| self.say(&format!("{name} follows: its settings are up to date")))
+            }
+            Err(error) => self.say(&format!("an agent's settings could not follow: {error:#}")),
+        }
         if self.json {
             self.end("done", release)?;
             return Ok(Exit::Done);
@@ -255,24 +274,29 @@ impl Run {
             _ => format!("done in {took}\n"),
         });
         report::data(&status::table(&summary))?;
+        if self.changed > 0 && !self.session.is_here {
+            // The gate has passed there. Whether it can be reached from here, only we can tell.
+            verify::print(&ops::verify::from_client(&summary))?;
+        }
         let release = observed.current_release();
         if let Some(gateway) = release.and_then(|release| release.service(Component::Gateway)) {
-            self.invite(gateway);
+            self.invite(gateway, summary.door(Component::Gateway));
         }
         Ok(Exit::Done)
     }
 
     /// What to try next, as it works from here: another machine's loopback is reached through ssh.
-    fn invite(&self, gateway: &Service) {
+    fn invite(&self, gateway: &Service, door: Option<&str>) {
         let (host, port) = (self.session.host(), gateway.listen.port());
         let mut tries = vec!["cargo xtask verify".to_owned()];
-        if !self.session.is_here {
+        if !self.session.is_here && door.is_none() {
             tries.push(format!(
                 "ssh -N -L {port}:127.0.0.1:{port} {host} &   # what listens there, listens on its loopback only"
             ));
         }
         let body = json!({ "model": self.session.settings.models.default, "prompt": "hello" });
-        tries.push(format!("curl {}/api/generate -d '{body}'", gateway.url("")));
+        let url = door.map_or_else(|| gateway.url(""), str::to_owned);
+        tries.push(format!("curl {url}/api/generate -d '{body}'"));
         report::say(&format!("\ntry:  {}", tries.join("\n      ")));
     }
 }

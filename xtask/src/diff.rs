@@ -4,7 +4,7 @@ use similar::TextDiff;
 use stack::release::Contents;
 
 /// Words that make a line's value a secret.
-const SECRET_WORDS: [&str; 6] = ["password", "passwd", "secret", "token", "api_key", "apikey"];
+const SECRET_WORDS: [&str; 7] = ["password", "passwd", "secret", "token", "api_key", "api-key", "apikey"];
 
 /// All files that differ, by path.
 pub(crate) fn files(before: &Contents, after: &Contents) -> String {

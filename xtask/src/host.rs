@@ -33,6 +33,8 @@ pub(crate) fn run(verb: HostVerb) -> Result<Exit> {
             num_parallel,
             max_loaded_models,
             context_length,
+            max_queue,
+            memory_bytes,
             seed,
             time_to_first_token_ms,
             time_per_output_token_ms,
@@ -52,10 +54,13 @@ pub(crate) fn run(verb: HostVerb) -> Result<Exit> {
                 num_parallel,
                 max_loaded_models,
                 context_length,
+                max_queue,
+                memory_bytes,
                 scenarios,
                 ..sandbox::Options::new(models)
             })?;
         }
+        HostVerb::Probe { url } => stack::host::probe(&url).map_err(anyhow::Error::msg)?,
         HostVerb::Gateway {
             listen,
             upstream,

@@ -1,7 +1,10 @@
 //! The command line: parse, call one library, report. Nothing else prints.
 
+mod agent;
 mod backup;
+mod bench;
 mod cli;
+mod clock;
 mod control;
 mod deploy;
 mod diff;
@@ -10,6 +13,7 @@ mod init;
 mod job;
 mod key;
 mod logs;
+mod model;
 mod preflight;
 mod program;
 mod progress;
@@ -44,10 +48,13 @@ fn main() -> ExitCode {
         Verb::Restart(args) => control::run(settings, Action::Restart, &args),
         Verb::Rollback(args) => deploy::roll_back(settings, &args),
         Verb::Verify(args) => verify::run(settings, &args),
+        Verb::Bench(args) => bench::run(settings, *args),
         Verb::Backup(args) => backup::run(settings, args),
         Verb::Uninstall(args) => uninstall::run(settings, &args),
+        Verb::Model(verb) => model::run(settings, verb),
         Verb::Secret(verb) => secret::run(settings, verb),
         Verb::Key(verb) => key::run(settings, verb),
+        Verb::Agent(verb) => agent::run(settings, verb),
         Verb::Job(verb) => job::run(settings, verb),
         Verb::Completions(args) => completions(args.shell),
         Verb::Host(verb) => host::run(verb),

@@ -15,13 +15,13 @@ use stack::{
 use crate::{
     cli,
     report::{self, Exit},
-    session::{Need, Session},
+    session::{Need, PROGRAM_ID, Session},
 };
 
 pub(crate) fn run(settings: Option<&Path>, args: &cli::Preflight) -> Result<Exit> {
     let mut session = Session::open(settings, Need::This)?;
     let facts = Some(session.settings.engine.models_path.clone());
-    let observed = session.client.observe(Question { facts, ..question(&session.settings) })?;
+    let observed = session.client.observe(Question { facts, ..question(&session.settings, PROGRAM_ID) })?;
     let now = Utc::now();
     let Some(machine) = &observed.facts else {
         return Err(Failure::new(Class::Failed, format!("{} does not tell what it is", session.host())).into());

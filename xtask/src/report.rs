@@ -8,7 +8,7 @@ use std::{
 
 use stack::{
     failure::{Class, Failure},
-    protocol::{Bytes, Stream},
+    protocol::{Bytes, Event, Stream},
     settings::{Invalid, LoadError},
 };
 
@@ -93,6 +93,17 @@ pub(crate) fn say(text: &str) {
     });
 }
 
+/// Says what is waited for: it is told again and again, and once is enough to hear.
+pub(crate) fn waiting() -> impl FnMut(&Event) {
+    let mut said = None;
+    move |event| {
+        if let (Event::Waiting { detail }, true) = (event, said.as_ref() != Some(event)) {
+            say(&format!("waiting: {detail}"));
+            said = Some(event.clone());
+        }
+    }
+}
+
 /// Hands on what a verb printed on a host, as it came.
 pub(crate) fn pass(stream: Stream, bytes: &Bytes) -> io::Result<()> {
     match stream {
@@ -102,6 +113,12 @@ pub(crate) fn pass(stream: Stream, bytes: &Bytes) -> io::Result<()> {
             Ok(())
         }
     }
+}
+
+/// Shows on a terminal how far something is, in the place of what was shown last; nothing clears the line.
+pub(crate) fn progress(text: &str) {
+    let mut stderr = io::stderr().lock();
+    let _ = write!(stderr, "\r\x1b[K{text}").and_then(|()| stderr.flush());
 }
 
 /// Asks a question on the terminal; anything but a yes is a no.

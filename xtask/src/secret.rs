@@ -17,7 +17,7 @@ use crate::{
 pub(crate) fn run(settings: Option<&Path>, verb: cli::Secret) -> Result<Exit> {
     match verb {
         cli::Secret::Set { name } => {
-            let value = read(&name)?;
+            let value = read(&name, &format!("cargo xtask secret set {name}"))?;
             let mut session = Session::open(settings, Need::Any)?;
             session.client.set_secret(name.clone(), value)?;
             report::say(&format!("{} keeps {name}", session.host()));
@@ -39,11 +39,11 @@ pub(crate) fn run(settings: Option<&Path>, verb: cli::Secret) -> Result<Exit> {
 }
 
 /// Never from an argument, which everybody can see.
-fn read(name: &str) -> Result<Secret> {
+pub(crate) fn read(name: &str, command: &str) -> Result<Secret> {
     let value = report::ask_unseen(&format!("{name}: "))?;
     if value.is_empty() {
         return Err(Failure::new(Class::Settings, format!("no value for {name} came"))
-            .hint(format!("type it when asked, or pipe it in: `… | cargo xtask secret set {name}`"))
+            .hint(format!("type it when asked, or pipe it in: `… | {command}`"))
             .into());
     }
     Ok(Secret::new(value))

@@ -10,6 +10,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use sandbox::Scenarios;
 use signal_hook::{consts::SIGINT, flag};
 use stack::{
     addition,
@@ -19,7 +20,7 @@ use stack::{
     layout::{self, Root},
     release::Contents,
     settings::{LoadError, RuntimeChoice, Settings},
-    ssh::{self, Ssh},
+    ssh::{self, Ssh, System},
     transport::{Client, Transport},
 };
 
@@ -30,6 +31,29 @@ pub(crate) const PROGRAM_ID: &str = env!("STACK_PROGRAM_ID");
 
 /// Where a stack lives on a host unless it is said otherwise.
 const ROOT: &str = "~/frontier-llm-stack";
+
+/// The settings, for those who need no host.
+pub(crate) struct Stack {
+    pub(crate) settings: Settings,
+    /// The file they came from; without one the embedded sandbox is meant.
+    pub(crate) file: Option<PathBuf>,
+    /// The folder that `local/` is looked for in.
+    pub(crate) folder: PathBuf,
+    /// Whether the host is this machine: only then does what listens on its loopback answer us.
+    pub(crate) is_here: bool,
+}
+
+impl Stack {
+    pub(crate) fn read(named: Option<&Path>) -> Result<Stack> {
+        let (folder, file) = find_settings(named)?;
+        let settings = match &file {
+            Some(file) => Settings::load(file).map_err(with_hint)?,
+            None => Settings::sandbox(),
+        };
+        let is_here = settings.host.address == "localhost" || deployed_here().is_some();
+        Ok(Stack { settings, file, folder, is_here })
+    }
+}
 
 /// The settings, and a line to the host.
 pub(crate) struct Session {
@@ -47,12 +71,7 @@ pub(crate) struct Session {
 impl Session {
     /// Reads the settings and finds the host.
     pub(crate) fn open(named: Option<&Path>, need: Need) -> Result<Session> {
-        let (folder, file) = find_settings(named)?;
-        let settings = match &file {
-            Some(file) => Settings::load(file).map_err(with_hint)?,
-            None => Settings::sandbox(),
-        };
-        let is_here = settings.host.address == "localhost" || deployed_here().is_some();
+        let Stack { settings, file, folder, is_here } = Stack::read(named)?;
         let transport = transport(&settings, &folder, need)?;
         Ok(Session { settings, file, folder, is_here, client: Client(transport), interrupt: Interrupt::listen()? })
     }
@@ -60,7 +79,17 @@ impl Session {
     /// What the user wrote, to go into the release.
     pub(crate) fn source(&self) -> Result<Contents> {
         let read = |file: &PathBuf| fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()));
-        Ok(addition::read(&self.folder, self.file.as_ref().map(read).transpose()?)?)
+        let mut source = addition::read(&self.folder, self.file.as_ref().map(read).transpose()?)?;
+        if let Some(name) = &self.settings.sandbox.scenarios {
+            let text = addition::named(&self.folder, name)?;
+            Scenarios::parse(&text).map_err(|error| {
+                Failure::new(Class::Settings, format!("cannot deploy {name}: it is no scenario file"))
+                    .because(&error)
+                    .hint("docs/sandbox-engine.md shows every key")
+            })?;
+            source.insert(name.clone(), text);
+        }
+        Ok(source)
     }
 
     /// How the host is called in what we say.
@@ -84,7 +113,12 @@ fn transport(settings: &Settings, folder: &Path, need: Need) -> Result<Box<dyn T
     let here = deployed_here();
     if here.is_some() || host.address == "localhost" {
         let root = here.map_or_else(|| local_root(settings, folder).map(Root::new), Ok)?;
-        let program = env::current_exe().context("cannot find this program's own file")?;
+        let program = match is_contained(settings) && need == Need::This && !program::IS_STATIC {
+            // In a container there is no libc to load: another build of the same sources, unless it is there already.
+            true if root.has_program(PROGRAM_ID) => root.program(),
+            true => program::build(&System::here()?)?,
+            false => env::current_exe().context("cannot find this program's own file")?,
+        };
         return Ok(Box::new(Host { root, program, program_id: PROGRAM_ID.to_owned(), password: None }));
     }
     let target = ssh::Target {
@@ -94,7 +128,15 @@ fn transport(settings: &Settings, folder: &Path, need: Need) -> Result<Box<dyn T
         root: host.root.as_deref().unwrap_or(Path::new(ROOT)).display().to_string(),
         program: (need == Need::This).then(|| PROGRAM_ID.to_owned()),
     };
-    Ok(Box::new(Ssh::connect(&target, &mut program::build)?))
+    Ok(Box::new(Ssh::connect(&target, &mut program::Builder::default())?))
+}
+
+/// Whether the gateway is to run in a container on this machine.
+fn is_contained(settings: &Settings) -> bool {
+    match settings.engine.runtime {
+        RuntimeChoice::Fixed(runtime) => runtime == Runtime::Docker && cfg!(target_os = "linux"),
+        RuntimeChoice::Auto => cfg!(target_os = "linux"),
+    }
 }
 
 /// A file that is not there can be written.
@@ -155,6 +197,14 @@ pub(crate) fn find_settings(named: Option<&Path>) -> Result<(PathBuf, Option<Pat
     let file = folder.join("stack.toml");
     let exists = file.try_exists().with_context(|| format!("cannot look for {}", file.display()))?;
     Ok((folder, exists.then_some(file)))
+}
+
+/// The folder that measurements are kept in: on a host with the data, which outlives its releases, else with the settings.
+pub(crate) fn results(named: Option<&Path>) -> Result<PathBuf> {
+    match deployed_here() {
+        Some(root) => Ok(root.data()),
+        None => Ok(find_settings(named)?.0),
+    }
 }
 
 /// The workspace: where cargo says that it is, else the nearest folder upwards that looks like it.

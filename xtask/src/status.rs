@@ -80,7 +80,12 @@ fn page(summary: &Summary) -> String {
 pub(crate) fn table(summary: &Summary) -> String {
     let mut text = String::new();
     for part in &summary.components {
-        let url = part.url.as_deref().filter(|_| part.state != State::Stopped).unwrap_or_default();
+        let url = part
+            .lan_url
+            .as_deref()
+            .or(part.url.as_deref())
+            .filter(|_| part.state != State::Stopped)
+            .unwrap_or_default();
         let detail = part.detail.as_deref().unwrap_or_default();
         let line = format!("  {:<14}{:<11}{url:<24}{detail}", part.name, word(part.state));
         let _ = writeln!(text, "{}", line.trim_end());

@@ -11,6 +11,10 @@ use xshell::{Shell, cmd};
 
 use crate::cli;
 
+#[path = "../build.rs"]
+#[allow(dead_code, reason = "it is a program; what names the program is tested")]
+mod build;
+
 /// Which crate may use which; arrows point one way. `xtask` itself may use all of them.
 const ARROWS: [(&str, &[&str]); 7] = [
     ("xtask", &["backup", "gateway", "ops", "sandbox", "stack"]),
@@ -39,6 +43,34 @@ fn files(ending: &str) -> BTreeMap<String, String> {
         .filter_entry(|entry| entry.file_name() != ".git" && !left_out.contains(entry.path()));
     let named = found.filter_map(|entry| Some(entry.ok()?.into_path())).filter(|path| below(path).ends_with(ending));
     named.filter_map(|path| Some((below(&path), fs::read_to_string(&path).ok()?))).collect()
+}
+
+#[test]
+fn the_same_sources_in_another_folder_are_the_same_program() {
+    let clone = tempfile::tempdir().unwrap();
+    for source in build::SOURCES {
+        for entry in WalkDir::new(root().join(source)) {
+            let entry = entry.unwrap();
+            let to = clone.path().join(entry.path().strip_prefix(root()).unwrap());
+            if entry.file_type().is_dir() {
+                fs::create_dir_all(to).unwrap();
+            } else {
+                fs::copy(entry.path(), to).unwrap();
+            }
+        }
+    }
+    let identity = |root: &Path, host: &str| build::identity(root, &format!("rustc 1\nhost: {host}\n")).unwrap();
+    assert_eq!(identity(clone.path(), "x86_64-unknown-linux-gnu"), identity(&root(), "aarch64-apple-darwin"));
+    for (name, _) in ARROWS {
+        let file = clone.path().join(name).join("Cargo.toml");
+        let before = identity(clone.path(), "");
+        fs::write(&file, fs::read_to_string(&file).unwrap() + "\n").unwrap();
+        assert_ne!(identity(clone.path(), ""), before, "{name} is no part of it");
+    }
+    let before = identity(clone.path(), "");
+    fs::create_dir_all(clone.path().join("stack/tests")).unwrap();
+    fs::write(clone.path().join("stack/tests/another.rs"), "").unwrap();
+    assert_eq!(identity(clone.path(), ""), before, "tests are no part of it");
 }
 
 #[test]

@@ -6,7 +6,6 @@ use anyhow::Result;
 use stack::{
     failure::{Class, Failure},
     observed::Question,
-    protocol::Event,
 };
 
 use crate::{
@@ -22,10 +21,9 @@ pub(crate) fn run(settings: Option<&Path>, args: &cli::Uninstall) -> Result<Exit
         report::say("nothing was removed");
         return Ok(Exit::Refused);
     }
+    let mut waiting = report::waiting();
     session.client.uninstall(args.data, &mut |event| {
-        if let Event::Waiting { detail } = event {
-            report::say(&format!("waiting: {detail}"));
-        }
+        waiting(&event);
         // Half an uninstall is of no use to anyone; it can be run again.
         Ok(())
     })?;

@@ -1,9 +1,13 @@
 //! `verify`: proof that the stack works.
 
-use std::path::Path;
+use std::{io, path::Path};
 
 use anyhow::{Context, Result};
-use ops::verify::{Check, Verdict};
+use ops::{
+    criteria,
+    summary::Summary,
+    verify::{Check, Verdict},
+};
 use serde::Deserialize;
 use serde_json::json;
 use stack::{
@@ -12,7 +16,7 @@ use stack::{
 };
 
 use crate::{
-    cli,
+    agent, cli,
     report::{self, Exit},
     session::{Need, Session},
     there,
@@ -20,13 +24,18 @@ use crate::{
 
 pub(crate) fn run(settings: Option<&Path>, args: &cli::Verify) -> Result<Exit> {
     let mut session = Session::open(settings, Need::Any)?;
-    let checks = match session.is_here {
+    let mut checks = match session.is_here {
         true => here(&mut session, args.json)?,
         false => match there(&mut session, args.json)? {
             Ok(checks) => checks,
             Err(exit) => return Ok(exit),
         },
     };
+    let criteria = criteria::criteria(&checks, agent::api(&session)?, &agent::place()?);
+    if !args.json {
+        criteria.iter().try_for_each(|check| report::data(&line(check)))?;
+    }
+    checks.extend(criteria);
     if args.json {
         report::data(&format!("{}\n", json!({ "checks": checks })))?;
     }
@@ -59,15 +68,24 @@ fn here(session: &mut Session, json: bool) -> Result<Vec<Check>> {
     closed.map_or(Ok(checks), |error| Err(error.into()))
 }
 
-/// What listens on another machine's loopback is asked there. What goes wrong there has been told in its own words.
+/// What listens on another machine's loopback is asked there; what the edge lets through, from here too. What goes wrong
+/// there has been told in its own words.
 fn there(session: &mut Session, json: bool) -> Result<Result<Vec<Check>, Exit>> {
-    report::say(&format!("asked on {} itself: the stack listens on its own loopback only", session.host()));
+    report::say(&format!("asked on {} itself, where the components listen on loopback", session.host()));
     let (answer, exit) = there::answer(session, &["verify", "--json"])?;
-    let Ok(Answer { checks }) = serde_json::from_str(&answer) else { return Ok(Err(exit)) };
+    let Ok(Answer { mut checks }) = serde_json::from_str(&answer) else { return Ok(Err(exit)) };
+    // They are judged anew, by what is seen from here.
+    checks.retain(|check| !criteria::is_criterion(check));
+    let observed = session.client.observe(Question::default())?;
+    checks.extend(ops::verify::from_client(&Summary::of(session.host(), &observed)));
     if !json {
-        checks.iter().try_for_each(|check| report::data(&line(check)))?;
+        print(&checks)?;
     }
     Ok(Ok(checks))
+}
+
+pub(crate) fn print(checks: &[Check]) -> io::Result<()> {
+    checks.iter().try_for_each(|check| report::data(&line(check)))
 }
 
 #[derive(Deserialize)]

@@ -21,6 +21,10 @@ pub trait Disk: Send + Sync {
     /// A new, empty file, to be written from start to end.
     fn create(&self, path: &str) -> io::Result<Box<dyn Output>>;
 
+    /// A file that was begun, to be gone on with behind its first `len` bytes; what it has beyond them goes. An error if
+    /// it is shorter.
+    fn reopen(&self, path: &str, len: u64) -> io::Result<Box<dyn Output>>;
+
     /// A file to be read anywhere.
     fn open(&self, path: &str) -> io::Result<Box<dyn Input>>;
 

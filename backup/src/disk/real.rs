@@ -37,6 +37,10 @@ impl Disk for RealDisk {
         Ok(Box::new(FileWriter::create(&self.at(path), 0o600)?))
     }
 
+    fn reopen(&self, path: &str, len: u64) -> io::Result<Box<dyn Output>> {
+        Ok(Box::new(FileWriter::reopen(&self.at(path), len)?))
+    }
+
     fn open(&self, path: &str) -> io::Result<Box<dyn Input>> {
         Ok(Box::new(FileReader::open(&self.at(path))?))
     }
@@ -122,6 +126,15 @@ impl FileWriter {
     pub(crate) fn create(path: &Path, mode: u32) -> io::Result<Self> {
         let file = OpenOptions::new().read(true).write(true).create_new(true).mode(mode).open(path)?;
         Ok(Self { file, offset: 0, direct: false })
+    }
+
+    fn reopen(path: &Path, len: u64) -> io::Result<Self> {
+        let file = OpenOptions::new().read(true).write(true).open(path)?;
+        if file.metadata()?.len() < len {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        file.set_len(len)?;
+        Ok(Self { file, offset: len, direct: false })
     }
 
     pub(crate) fn file(&self) -> &File {

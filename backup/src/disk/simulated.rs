@@ -18,6 +18,8 @@ pub enum Operation {
     Create(usize, String),
     /// Bytes were put at the end of a file, which stood at this offset.
     Append(usize, u64, Arc<[u8]>),
+    /// A file was cut to this length.
+    Cut(usize, u64),
     /// A file's content was made durable.
     Flush(usize),
     /// A folder's names were made durable.
@@ -130,7 +132,7 @@ fn is_synced(log: &[Operation], at: usize) -> bool {
     match &log[at] {
         Operation::Create(_, path) => folder_flushed(path) || renamed(path),
         Operation::Remove(path) | Operation::Rename(_, path) => folder_flushed(path),
-        Operation::Append(file, ..) => later.contains(&Operation::Flush(*file)),
+        Operation::Append(file, ..) | Operation::Cut(file, _) => later.contains(&Operation::Flush(*file)),
         Operation::Flush(_) | Operation::FlushFolder(_) => true,
     }
 }
@@ -157,6 +159,7 @@ pub fn after(before: &Files, log: &[Operation], dropped: &[usize], torn: Option<
                 content.resize(content.len().max(end), 0);
                 content[*offset as usize..end].copy_from_slice(bytes);
             }
+            Operation::Cut(file, len) => contents.entry(*file).or_default().truncate(*len as usize),
             Operation::Rename(from, to) => {
                 if let Some(file) = names.remove(from) {
                     names.insert(to.clone(), file);
@@ -182,6 +185,18 @@ impl Disk for SimulatedDisk {
         inner.files.insert(path.to_owned(), (file, Vec::new()));
         inner.log.push(Operation::Create(file, path.to_owned()));
         Ok(Box::new(SimulatedOutput { disk: self.clone(), file, offset: 0 }))
+    }
+
+    fn reopen(&self, path: &str, len: u64) -> io::Result<Box<dyn Output>> {
+        let mut inner = self.begin()?;
+        let (file, content) = inner.files.get_mut(path).ok_or(io::ErrorKind::NotFound)?;
+        let file = *file;
+        if (content.len() as u64) < len {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        content.truncate(len as usize);
+        inner.log.push(Operation::Cut(file, len));
+        Ok(Box::new(SimulatedOutput { disk: self.clone(), file, offset: len }))
     }
 
     fn open(&self, path: &str) -> io::Result<Box<dyn Input>> {

@@ -232,7 +232,7 @@ impl Stack {
     fn prometheus(&self, observed: &Observed) -> Part {
         let services = observed.current_release().map(|it| it.content.services.as_slice()).unwrap_or_default();
         let service = services.iter().find(|it| it.component == Component::Prometheus);
-        let args = service.map(|it| it.command.args.as_slice()).unwrap_or_default();
+        let args = service.map(|it| it.args()).unwrap_or_default();
         let path = args.iter().find_map(|it| it.strip_prefix("--storage.tsdb.path="));
         let data = path.map_or_else(|| self.root.data().join("prometheus"), PathBuf::from);
         let url = service.map(|it| it.url("")).unwrap_or_default();

@@ -103,6 +103,9 @@ impl Engine {
 
     async fn embed(&self, request: EmbedRequest) -> Result<EmbedResponse, Refusal> {
         let arrived = Instant::now();
+        if request.model.is_empty() {
+            return Err(Refusal::no_such_model(""));
+        }
         let texts = texts(&request.input)?;
         let entry = self.embedder(&request.model)?;
         let options = with_defaults(request.options, &entry);

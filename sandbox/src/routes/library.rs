@@ -12,7 +12,7 @@ use futures_util::StreamExt;
 use wire::ollama::{CopyRequest, NameRequest, PullProgress};
 
 use super::pull::{Lines, told};
-use super::{Refusal, read};
+use super::{Refusal, parse_name, read};
 use crate::Engine;
 use crate::name::Name;
 use crate::store::StoreError;
@@ -34,7 +34,10 @@ pub(super) async fn copy(State(engine): State<Arc<Engine>>, body: Bytes) -> Resu
 pub(super) async fn delete(State(engine): State<Arc<Engine>>, body: Bytes) -> Result<StatusCode, Refusal> {
     let request: NameRequest = read(&body)?;
     let spelled = if request.model.is_empty() { request.name } else { request.model };
-    let name = Name::parse(&spelled).ok_or_else(|| Refusal::bad_request(format!("name {spelled:?} is invalid")))?;
+    if spelled.trim().is_empty() {
+        return Err(Refusal::bad_request("model is required"));
+    }
+    let name = parse_name(&spelled).ok_or_else(|| Refusal::bad_request(format!("name {spelled:?} is invalid")))?;
     engine.store.delete(&name)?.map(|()| StatusCode::OK).ok_or_else(|| Refusal::no_such_model(&spelled))
 }
 

@@ -160,7 +160,19 @@ fn read<T: DeserializeOwned>(body: &Bytes) -> Result<T, Refusal> {
     if body.trim_ascii().is_empty() {
         return Err(Refusal::bad_request("missing request body"));
     }
+    // serde would read an array's items as the fields, in their order.
+    if body.trim_ascii().starts_with(b"[") {
+        return Err(Refusal::bad_request("json: cannot unmarshal array into Go value"));
+    }
     serde_json::from_slice(body).map_err(|error| Refusal::bad_request(error.to_string()))
+}
+
+/// The name that a request spells, with white space around it or the source `:local` behind it, as Ollama takes it
+/// (`internal/modelref`). There is no other source here.
+fn parse_name(spelled: &str) -> Option<Name> {
+    let spelled = spelled.trim();
+    let base = spelled.rsplit_once(':').filter(|(_, source)| source.trim().eq_ignore_ascii_case("local"));
+    Name::parse(base.map_or(spelled, |(base, _)| base))
 }
 
 /// A whole answer.
@@ -199,7 +211,7 @@ fn bytes(value: &impl Serialize) -> Vec<u8> {
 impl Engine {
     /// The model that a request names in `spelled`.
     fn model(&self, spelled: &str) -> Result<Entry, Refusal> {
-        let name = Name::parse(spelled).ok_or_else(|| Refusal::bad_request("invalid model name"))?;
+        let name = parse_name(spelled).ok_or_else(|| Refusal::bad_request("invalid model name"))?;
         self.store.find(&name)?.ok_or_else(|| Refusal::no_such_model(spelled))
     }
 }

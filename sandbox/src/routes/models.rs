@@ -13,7 +13,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use serde_json::{Map, Value};
 use wire::ollama::{KeepAlive, Ps, PsModel, ShowRequest, ShowResponse, Tags, Version};
 
-use super::{Refusal, json, read};
+use super::{Refusal, json, parse_name, read};
 use crate::Engine;
 use crate::name::Name;
 use crate::residency::Seen;
@@ -75,10 +75,10 @@ fn expiry(now: DateTime<Utc>, stays: KeepAlive) -> DateTime<Utc> {
 pub(super) async fn show(State(engine): State<Arc<Engine>>, body: Bytes) -> Result<Response, Refusal> {
     let request: ShowRequest = read(&body)?;
     let spelled = if request.model.is_empty() { request.name } else { request.model };
-    if spelled.is_empty() {
+    if spelled.trim().is_empty() {
         return Err(Refusal::bad_request("model is required"));
     }
-    let name = Name::parse(&spelled).ok_or_else(|| Refusal::bad_request("invalid model name"))?;
+    let name = parse_name(&spelled).ok_or_else(|| Refusal::bad_request("invalid model name"))?;
     // Unlike elsewhere, Ollama spells the missing model in its own way here: with the tag.
     let entry = engine.store.find(&name)?.ok_or_else(|| Refusal::no_such_model(&name.to_string()))?;
     let mut model_info = entry.header.metadata.clone();

@@ -16,7 +16,7 @@ use futures_util::stream;
 use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
 use wire::ollama::{ErrorBody, PullProgress, PullRequest};
 
-use super::{Refusal, json, line, ndjson, read, with_causes};
+use super::{Refusal, json, line, ndjson, parse_name, read, with_causes};
 use crate::Engine;
 use crate::name::Name;
 use crate::store::StoreError;
@@ -99,7 +99,7 @@ pub(super) async fn told(mut lines: Lines, is_streamed: bool) -> Result<Response
 pub(super) async fn pull(State(engine): State<Arc<Engine>>, body: Bytes) -> Result<Response, Refusal> {
     let request: PullRequest = read(&body)?;
     let spelled = if request.model.is_empty() { &request.name } else { &request.model };
-    let name = Name::parse(spelled).ok_or_else(|| Refusal::bad_request("invalid model name"))?;
+    let name = parse_name(spelled).ok_or_else(|| Refusal::bad_request("invalid model name"))?;
     let is_streamed = request.is_streamed();
     told(Lines::of(move |tell| bring(&engine, &name, tell).map_err(Refusal::from)), is_streamed).await
 }

@@ -8,6 +8,7 @@
 mod inference;
 mod protocol;
 mod pull;
+mod queue;
 mod scenario;
 mod shared;
 mod shutdown;

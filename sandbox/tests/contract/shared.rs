@@ -6,6 +6,7 @@
 //!
 //! No claim looks at what a model says, only at what the engine makes of it.
 
+use sandbox::{Tiny, tiny_model};
 use serde_json::json;
 use sha2::{Digest, Sha256};
 
@@ -42,8 +43,8 @@ impl Target {
 
     fn real() -> Option<Self> {
         let base = std::env::var("STACK_TESTS_OLLAMA").ok().filter(|base| !base.is_empty());
-        let is_required =
-            std::env::var("STACK_TESTS_REQUIRE").is_ok_and(|parts| parts.split(',').any(|p| p == "ollama"));
+        let required = std::env::var("STACK_TESTS_REQUIRE").unwrap_or_default();
+        let is_required = required.split([',', ' ']).any(|part| part == "ollama");
         let Some(base) = base else {
             assert!(!is_required, "STACK_TESTS_REQUIRE names ollama: set STACK_TESTS_OLLAMA to its address");
             eprintln!("not run against a real Ollama: STACK_TESTS_OLLAMA is not set");
@@ -156,6 +157,7 @@ claims! {
     health_and_status,
     tags_and_show_have_their_fields,
     refuses_what_is_no_request,
+    takes_names_as_people_spell_them,
     refuses_unknown_models_in_each_routes_words,
     generate_streams_and_ends_with_counters,
     chat_streams_and_ends_with_counters,
@@ -169,6 +171,7 @@ claims! {
     a_repeated_prompt_is_counted_in_full,
     blobs_are_checked,
     creates_from_a_model,
+    creates_from_a_file,
     create_refuses_bad_requests,
     copies_and_deletes,
     embeds,
@@ -234,9 +237,23 @@ async fn refuses_what_is_no_request(t: &Target) {
         assert_eq!(response.status().as_u16(), 400, "{path}");
         assert_eq!(response.json::<Value>().await.unwrap(), json!({"error": "missing request body"}), "{path}");
         assert_eq!(t.post(&path, json!("text")).await.0, 400, "{path}");
+        assert_eq!(t.post(&path, json!([t.model])).await.0, 400, "{path}");
     }
     assert_eq!(t.post("/api/chat", json!({})).await, (400, json!({"error": "model is required"})));
     assert_eq!(t.post("/api/show", json!({})).await, (400, json!({"error": "model is required"})));
+    assert_eq!(t.post("/api/embed", json!({})).await, (404, json!({"error": "model '' not found"})));
+    let response = t.send(Method::DELETE, "/api/delete", Some(json!({}))).await;
+    assert_eq!(response.status().as_u16(), 400);
+    assert_eq!(response.json::<Value>().await.unwrap(), json!({"error": "model is required"}));
+}
+
+async fn takes_names_as_people_spell_them(t: &Target) {
+    for name in [format!(" {} ", t.model), t.model.to_uppercase()] {
+        assert_eq!(t.post("/api/show", json!({"model": name})).await.0, 200, "{name}");
+    }
+    if t.model.contains(':') {
+        assert_eq!(t.post("/api/show", json!({"model": format!("{}:local", t.model)})).await.0, 200);
+    }
 }
 
 async fn refuses_unknown_models_in_each_routes_words(t: &Target) {
@@ -438,6 +455,28 @@ async fn creates_from_a_model(t: &Target) {
     assert!(parameters.lines().any(|line| line == "stop                           \"END\""), "{parameters}");
     assert!(parameters.lines().any(|line| line == "num_ctx                        512"), "{parameters}");
     assert_eq!(t.delete("contract-made").await, 200);
+}
+
+async fn creates_from_a_file(t: &Target) {
+    let content = tiny_model(Tiny::Writer);
+    let digest = digest(&content);
+    let put = t.client.post(format!("{}/api/blobs/{digest}", t.base)).body(content).send().await.unwrap();
+    assert!(put.status().is_success(), "{}", put.status());
+    let made = json!({"model": "contract-file", "files": {"tiny.gguf": digest}, "parameters": {"num_ctx": 512}});
+    let lines = t.lines("/api/create", made).await;
+    let says: Vec<&str> = lines.iter().map(|line| line["status"].as_str().unwrap()).collect();
+    assert_eq!(says[0], "parsing GGUF");
+    assert_eq!(says[says.len() - 2..], ["writing manifest", "success"]);
+    let (_, show) = t.post("/api/show", json!({"model": "contract-file"})).await;
+    let details = &show["details"];
+    assert_eq!((&details["format"], &details["family"]), (&json!("gguf"), &json!("llama")));
+    assert_eq!((&details["quantization_level"], &details["parameter_size"]), (&json!("F32"), &json!("1.44M")));
+    assert_eq!(show["model_info"]["llama.block_count"], 2);
+    assert_eq!(show["model_info"]["general.parameter_count"], 1_443_584);
+    let ask = json!({"model": "contract-file", "prompt": "hello", "stream": false, "options": {"num_predict": 3}});
+    let (status, answer) = t.post("/api/generate", ask).await;
+    assert_eq!((status, &answer["eval_count"], &answer["done_reason"]), (200, &json!(3), &json!("length")));
+    assert_eq!(t.delete("contract-file").await, 200);
 }
 
 async fn create_refuses_bad_requests(t: &Target) {

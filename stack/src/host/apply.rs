@@ -13,17 +13,18 @@ use std::{
 
 use super::{
     Follow, Host,
-    control::{self, await_status, change, ensure_supervisor, fail_if_sick, halt},
+    control::change,
     journal::{Journal, Undo},
     lock, observe,
     root::Way,
+    secrets,
+    starter::{Starter, starter},
 };
 use crate::{
     component::Component,
     durable::{self, remove},
     failure::{Class, Doing, Failure},
     layout::Root,
-    observed::{Running, State},
     plan::{Plan, Step},
     process,
     protocol::{Event, Outcome},
@@ -34,11 +35,8 @@ use crate::{
 /// How long a component's own tool may check files.
 const CHECK_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// How long a supervisor may take to become the release's program.
-const FOLLOW_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// How long a component may take to get where a step wants it.
-const STEP_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long what serves again may take to be healthy.
+const GATE_AGAIN_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// Releases that the history names; more than a host keeps, since some are swept.
 const HISTORY_LENGTH: usize = 20;
@@ -63,7 +61,9 @@ pub(super) fn apply(
     let apply = Apply { host, root, plan, contents, lock, way };
     match apply.steps(&mut journal, follow) {
         Ok(()) => {
-            apply.remember()?;
+            if !plan.unfinished {
+                apply.remember()?;
+            }
             journal.end("done").doing("cannot write", &root.journal())?;
             Ok(Outcome::Done)
         }
@@ -115,22 +115,28 @@ impl Apply<'_> {
             Step::StageRelease { .. } => self.stage(),
             Step::Check { component, command } => self.check(*component, command),
             Step::Switch { to, .. } => point_current(self.root, Some(to)),
-            Step::Supervise { .. } => self.supervise(follow),
-            Step::Start { component, .. } => {
-                change(self.root, |desired| desired.stopped.retain(|stopped| stopped != component))?;
-                self.await_component(*component, follow, |running| running.identity.is_some())
-            }
-            Step::Restart { component, ask, .. } => self.restart(*component, *ask, follow),
-            Step::Reload { component } => {
-                let config = self.service(*component)?.1;
-                self.await_component(*component, follow, |running| running.config == config)
-            }
-            Step::Stop { component } => self.await_gone(*component, follow),
             Step::Gate { timeout_s, .. } => {
-                gate(self.root, &self.plan.release, Duration::from_secs(*timeout_s), follow)
+                self.starter().gate(&self.plan.release, Duration::from_secs(*timeout_s), follow)
             }
+            Step::Generate { secret } => secrets::generate(self.root, secret),
+            Step::Supervise { .. }
+            | Step::Start { .. }
+            | Step::Restart { .. }
+            | Step::Reload { .. }
+            | Step::Stop { .. }
+            | Step::Pull { .. }
+            | Step::Import { .. }
+            | Step::Clear { .. }
+            | Step::Place { .. }
+            | Step::Keep { .. }
+            | Step::PutBack { .. }
+            | Step::Up { .. } => self.starter().step(step, &self.plan.release, follow),
             Step::Forget { release } => self.rewrite_history(|history| history.retain(|id| id != release)),
-            Step::Sweep { paths } => paths.iter().try_for_each(|path| remove(&self.root.path().join(path))),
+            Step::Sweep { paths } => paths.iter().try_for_each(|path| {
+                let path = self.root.path().join(path);
+                Release::read(&path).iter().for_each(|release| self.starter().forget(release));
+                remove(&path)
+            }),
         }
     }
 
@@ -153,6 +159,10 @@ impl Apply<'_> {
             }
             _ => Undo::Nothing,
         })
+    }
+
+    fn starter(&self) -> Box<dyn Starter + '_> {
+        starter(self.root, self.plan.release.content.runtime, Some(&self.lock))
     }
 
     fn history(&self) -> Result<Vec<ReleaseId>, Failure> {
@@ -240,77 +250,7 @@ impl Apply<'_> {
         }
         Err(Failure::new(Class::Failed, format!("the {component}'s files do not pass `{command}`"))
             .because(&io::Error::other(done.output))
-            .hint("mend what it names (your own rules are in local/rules/) and deploy again; nothing that runs was touched"))
-    }
-
-    /// A supervisor becomes the release's program by itself. One that does not, being of a version that cannot read
-    /// what we write, is ended: that costs nothing, its successor adopts what runs.
-    fn supervise(&self, follow: &mut Follow<'_>) -> Result<(), Failure> {
-        change(self.root, |desired| desired.halted = false)?;
-        ensure_supervisor(self.root)?;
-        let (release, program) = (&self.plan.release.id, &self.plan.release.content.program);
-        let mut follows = |timeout| {
-            await_status(self.root, timeout, follow, |status| {
-                let is_so = status.release.as_ref() == Some(release) && status.supervisor.program == *program;
-                Ok(is_so.then_some(()))
-            })
-        };
-        match (follows(FOLLOW_TIMEOUT), observe::supervisor(self.root)?) {
-            (Err(failure), Some(old)) if failure.class == Class::Failed && old.program != *program => {
-                old.identity.kill();
-                control::wait_for_lock(self.root)?;
-                ensure_supervisor(self.root)?;
-                follows(STEP_TIMEOUT)
-            }
-            (followed, _) => followed,
-        }
-    }
-
-    fn restart(&self, component: Component, ask: bool, follow: &mut Follow<'_>) -> Result<(), Failure> {
-        if ask {
-            change(self.root, |desired| *desired.restarts.entry(component).or_default() += 1)?;
-        }
-        let asked = read_desired(self.root)?.restarts.get(&component).copied().unwrap_or_default();
-        let fingerprint = self.service(component)?.0;
-        self.await_component(component, follow, |running| {
-            running.identity.is_some() && running.fingerprint == fingerprint && running.asked_restarts == asked
-        })
-    }
-
-    fn service(&self, component: Component) -> Result<(String, String), Failure> {
-        let release = &self.plan.release;
-        let service = release
-            .service(component)
-            .ok_or_else(|| Failure::new(Class::Failed, format!("release {} has no {component}", release.id)))?;
-        Ok((release.fingerprint(service), release.config_fingerprint(service)))
-    }
-
-    fn await_component(
-        &self,
-        component: Component,
-        follow: &mut Follow<'_>,
-        is_so: impl Fn(&Running) -> bool,
-    ) -> Result<(), Failure> {
-        ensure_supervisor(self.root)?;
-        let desired = read_desired(self.root)?;
-        await_status(self.root, STEP_TIMEOUT, follow, |status| {
-            if status.release.as_ref() != Some(&self.plan.release.id) {
-                return Ok(None);
-            }
-            let reached = status.components.get(&component).is_some_and(&is_so);
-            if !reached {
-                fail_if_sick(status, &self.plan.release, &desired)?;
-            }
-            Ok(reached.then_some(()))
-        })
-    }
-
-    fn await_gone(&self, component: Component, follow: &mut Follow<'_>) -> Result<(), Failure> {
-        ensure_supervisor(self.root)?;
-        await_status(self.root, STEP_TIMEOUT, follow, |status| {
-            let gone = status.components.get(&component).is_none_or(|running| running.identity.is_none());
-            Ok((gone && status.release.as_ref() == Some(&self.plan.release.id)).then_some(()))
-        })
+            .hint("mend what it names (what is yours is in local/) and deploy again; nothing that runs was touched"))
     }
 
     /// Undoes what was done, the last first, and gates what serves again.
@@ -344,10 +284,10 @@ impl Apply<'_> {
     fn undo(&self, undo: &Undo, follow: &mut Follow<'_>) -> Result<(), Failure> {
         match undo {
             Undo::Nothing => Ok(()),
-            Undo::Halt => change(self.root, |desired| desired.halted = true).and_then(|_| halt(self.root, follow)),
+            Undo::Halt => change(self.root, |desired| desired.halted = true).and_then(|_| self.starter().halt(follow)),
             Undo::Stop { component } => {
                 change(self.root, |desired| desired.stopped.extend([*component]))?;
-                self.await_gone(*component, follow)
+                self.starter().step(&Step::Stop { component: *component }, &self.plan.release, follow)
             }
             Undo::Unstage { release } => remove(&self.root.release(release)),
             Undo::Program { release: Some(release) } => restore_program(self.root, release),
@@ -357,31 +297,31 @@ impl Apply<'_> {
             Undo::Switch { to: Some(to) } => {
                 // First the program: the supervisor becomes whatever stands at its path.
                 restore_program(self.root, to)?;
-                point_current(self.root, Some(to))
+                point_current(self.root, Some(to))?;
+                self.starter().put_back(&self.plan.release, Some(&read(self.root, to)?), follow)
             }
             Undo::Switch { to: None } => {
-                change(self.root, |desired| desired.halted = true)?;
-                halt(self.root, follow)?;
-                change(self.root, |desired| desired.halted = false)?;
+                self.starter().put_back(&self.plan.release, None, follow)?;
                 point_current(self.root, None)
             }
         }
     }
 
     fn gate_again(&self, id: &ReleaseId, follow: &mut Follow<'_>) -> Result<(), Failure> {
-        let folder = self.root.release(id);
-        let release = Release::read(&folder)
-            .ok_or_else(|| Failure::new(Class::Failed, format!("{} is no release any more", folder.display())))?;
-        gate(self.root, &release, STEP_TIMEOUT, follow)
+        self.starter().gate(&read(self.root, id)?, GATE_AGAIN_TIMEOUT, follow)
     }
+}
+
+fn read(root: &Root, id: &ReleaseId) -> Result<Release, Failure> {
+    let folder = root.release(id);
+    Release::read(&folder)
+        .ok_or_else(|| Failure::new(Class::Failed, format!("{} is no release any more", folder.display())))
 }
 
 /// Puts a release's own program at the stable path.
 fn restore_program(root: &Root, id: &ReleaseId) -> Result<(), Failure> {
-    let folder = root.release(id);
-    let release = Release::read(&folder)
-        .ok_or_else(|| Failure::new(Class::Failed, format!("{} is no release", folder.display())))?;
-    let program = folder.join("bin/xtask");
+    let release = read(root, id)?;
+    let program = root.release(id).join("bin/xtask");
     durable::link(&program, &root.program()).doing("cannot link", &program)?;
     durable::write(&root.program_id(), release.content.program.as_bytes()).doing("cannot write", &root.program_id())
 }
@@ -392,30 +332,4 @@ fn point_current(root: &Root, to: Option<&ReleaseId>) -> Result<(), Failure> {
         Some(id) => durable::point(&current, &Path::new("releases").join(id.as_str())).doing("cannot point", &current),
         None => remove(&current),
     }
-}
-
-/// Waits until a release runs as declared and healthy: all of it, but for what a person has stopped.
-fn gate(root: &Root, release: &Release, timeout: Duration, follow: &mut Follow<'_>) -> Result<(), Failure> {
-    let desired = read_desired(root)?;
-    if desired.halted {
-        return Ok(());
-    }
-    ensure_supervisor(root)?;
-    await_status(root, timeout, follow, |status| {
-        if status.release.as_ref() != Some(&release.id) {
-            return Ok(None);
-        }
-        let mut meant = release.content.services.iter().filter(|service| !desired.stopped.contains(&service.component));
-        let healthy = meant.all(|service| {
-            status.components.get(&service.component).is_some_and(|running| {
-                running.state == State::Healthy
-                    && running.fingerprint == release.fingerprint(service)
-                    && running.config == release.config_fingerprint(service)
-            })
-        });
-        if !healthy {
-            fail_if_sick(status, release, &desired)?;
-        }
-        Ok(healthy.then_some(()))
-    })
 }

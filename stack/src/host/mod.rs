@@ -4,7 +4,9 @@
 //! Invariant: whatever changes a host does so under `state/apply.lock`.
 
 mod apply;
+mod ask;
 mod control;
+mod docker;
 mod job;
 mod journal;
 mod logs;
@@ -14,8 +16,11 @@ mod port;
 mod root;
 mod secrets;
 mod serve;
+mod starter;
+mod supervised;
 mod verb;
 
+pub use ask::probe;
 pub use job::run as run_job;
 pub use serve::serve;
 
@@ -79,7 +84,10 @@ impl Host {
             Request::Control { action, components } => {
                 control::control(&self.root, action, &components, follow).map(|()| Reply::Done)
             }
-            Request::Logs(query) => logs::logs(&self.root, &query, follow).map(|()| Reply::Done),
+            Request::Logs(query) => {
+                let runtime = control::deployed(&self.root)?.content.runtime;
+                starter::starter(&self.root, runtime, None).logs(&query, follow).map(|()| Reply::Done)
+            }
             Request::Secrets { reveal } => Ok(Reply::Secrets(secrets::list(&self.root, reveal)?)),
             Request::SetSecret { name, value } => secrets::set(&self.root, &name, &value).map(|()| Reply::Done),
             Request::RemoveSecret { name } => secrets::remove(&self.root, &name).map(|()| Reply::Done),

@@ -2,20 +2,22 @@
 
 use std::{
     collections::BTreeMap,
-    fs, io,
+    env, fs, io,
+    net::{IpAddr, Ipv6Addr, TcpListener},
     path::{Path, PathBuf},
 };
 
+use chrono::Utc;
 use walkdir::WalkDir;
 
-use super::{journal, machine, port};
+use super::{docker, journal, machine, port, secrets};
 use crate::{
     backup::Backups,
-    component::Component,
+    component::{Component, Runtime},
     durable,
     failure::{Doing, Failure},
     layout::Root,
-    observed::{Desired, Observed, PortFact, Question, Running, State, Supervisor},
+    observed::{Account, Desired, Observed, PortFact, Question, Running, State, Supervisor},
     process,
     release::{Contents, Release, ReleaseId, sha256_hex},
     supervise::{Record, Status},
@@ -27,16 +29,35 @@ pub(super) fn observe(root: &Root, question: &Question) -> Result<Observed, Fail
     let current = current(root)?;
     let manifest = current.as_ref().and_then(|id| releases.iter().find(|release| release.id == *id));
     let desired: Desired = durable::read_json(&root.desired())?.unwrap_or_default();
-    let components = components(root)?;
+    let contained = manifest.is_some_and(|release| release.content.runtime == Runtime::Docker);
+    let (components, docker) = if contained || question.images.is_some() {
+        let manifest = manifest.filter(|_| contained);
+        // An engine that does not answer is a fact, not a fault.
+        let (found, silent) = match docker::containers(root, manifest) {
+            Ok(found) => (found, None),
+            Err(failure) => (docker::Containers::default(), Some(failure.causes.join(": "))),
+        };
+        let docker = docker::facts(root, question, manifest, found.remnants, silent)?;
+        (if contained { found.components } else { components(root)? }, Some(docker))
+    } else {
+        (components(root)?, None)
+    };
     let system = process::uname('s').doing("cannot run", Path::new("uname"))?;
     Ok(Observed {
         facts: question.facts.as_ref().map(|models| machine::machine(&system, root, models)),
         system,
         machine: process::uname('m').doing("cannot run", Path::new("uname"))?,
+        clock: Utc::now(),
+        reached_at: std::env::var("SSH_CONNECTION").ok().as_deref().and_then(reached_at),
         root: root.path().to_owned(),
         program: read_text(&root.program_id())?.filter(|_| root.program().exists()),
         damaged: manifest.map(|release| damaged(root, release)).unwrap_or_default(),
         contents: manifest.filter(|_| question.contents).map(|it| contents(root, it)).unwrap_or_default(),
+        account: account(),
+        ipv6: TcpListener::bind((Ipv6Addr::UNSPECIFIED, 0)).is_ok(),
+        taken: taken(question, root, &components),
+        docker,
+        secrets: secrets::list(root, false)?.into_keys().collect(),
         ports: ports(question, manifest, &components)?,
         history: durable::read_json(&root.history())?.unwrap_or_default(),
         interrupted: journal::interrupted(&root.journal()).doing("cannot read", &root.journal())?,
@@ -49,6 +70,13 @@ pub(super) fn observe(root: &Root, question: &Question) -> Result<Observed, Fail
         desired,
         components,
     })
+}
+
+/// The third of what sshd tells: client and its port, server and its port.
+fn reached_at(connection: &str) -> Option<IpAddr> {
+    let address = connection.split(' ').nth(2)?.parse().ok()?;
+    let is_of_one_link = matches!(address, IpAddr::V6(address) if address.is_unicast_link_local());
+    (!is_of_one_link).then_some(address)
 }
 
 /// The supervisor, known by its lock; the status file alone may be a dead one's.
@@ -82,7 +110,7 @@ fn read_text(path: &Path) -> Result<Option<String>, Failure> {
 }
 
 /// The releases, and beside them and the program what a deploy that was killed has left.
-fn releases(root: &Root) -> Result<(Vec<Release>, Vec<String>), Failure> {
+pub(super) fn releases(root: &Root) -> Result<(Vec<Release>, Vec<String>), Failure> {
     let (mut releases, mut leftovers) = (Vec::new(), Vec::new());
     for folder in [root.releases(), root.bin()] {
         if !folder.exists() {
@@ -141,13 +169,27 @@ fn components(root: &Root) -> Result<BTreeMap<Component, Running>, Failure> {
     Ok(components)
 }
 
+fn account() -> Account {
+    let ids = format!("{}:{}", rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
+    Account { ids, home: env::home_dir().unwrap_or_default() }
+}
+
+/// Who has the ports that are to be had as they are. Those that our own edge listens on are had.
+fn taken(question: &Question, root: &Root, components: &BTreeMap<Component, Running>) -> BTreeMap<u16, String> {
+    let edge_runs = components.get(&Component::Edge).is_some_and(Running::runs);
+    let servers = fs::read_to_string(root.live().join("nginx/servers.conf")).unwrap_or_default();
+    let ours = |port: &u16| edge_runs && servers.contains(&format!("listen {port};"));
+    let ports = question.fixed_ports.iter().filter(|port| !ours(port) && !port::is_free(**port));
+    ports.map(|port| (*port, port::holder(*port))).collect()
+}
+
 /// Only the ports of components that do not run are tried: what runs has its port.
 fn ports(
     question: &Question,
     current: Option<&Release>,
     components: &BTreeMap<Component, Running>,
 ) -> Result<BTreeMap<Component, PortFact>, Failure> {
-    let runs = |component: &Component| components.get(component).is_some_and(|running| running.identity.is_some());
+    let runs = |component: &Component| components.get(component).is_some_and(Running::runs);
     let had = |component: &Component, wanted: u16| {
         let port = current?.content.ports.get(component).filter(|port| port.wanted == wanted)?;
         (runs(component) || port::is_free(port.chosen)).then_some(port.chosen)
@@ -171,4 +213,19 @@ fn ports(
 
 fn find(names: &[String]) -> Option<PathBuf> {
     names.iter().find_map(|name| process::find(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_is_reached_where_the_connection_came_in() {
+        let reached = |connection| reached_at(connection).map(|address| address.to_string());
+        assert_eq!(reached("10.0.0.7 50122 10.0.0.2 22").as_deref(), Some("10.0.0.2"));
+        assert_eq!(reached("fd00::7 50122 fd00::2 22").as_deref(), Some("fd00::2"));
+        for other in ["fe80::7%en0 50122 fe80::2%en0 22", "fe80::7 50122 fe80::2 22", "UNKNOWN", ""] {
+            assert_eq!(reached(other), None, "{other}");
+        }
+    }
 }

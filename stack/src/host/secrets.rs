@@ -1,6 +1,6 @@
 //! The host's secrets: a file each, 0600, in a folder that is closed to others.
 
-use std::{collections::BTreeMap, fs, os::unix::fs::PermissionsExt};
+use std::{collections::BTreeMap, fs, io::Read, os::unix::fs::PermissionsExt, path::Path};
 
 use super::lock;
 use crate::{
@@ -36,6 +36,24 @@ pub(super) fn set(root: &Root, name: &str, value: &Secret) -> Result<(), Failure
     durable::write_private(&path, value.reveal().as_bytes()).doing("cannot write", &path)
 }
 
+/// Makes up a secret, unless there is one of that name. Containers have users of their own, who are to read it: it is the
+/// folder that is closed, and the file is open to whoever has been given it.
+pub(super) fn generate(root: &Root, name: &str) -> Result<(), Failure> {
+    let folder = root.secrets();
+    let path = folder.join(name);
+    if path.exists() {
+        return Ok(());
+    }
+    open_folder(&folder)?;
+    let random = || -> std::io::Result<String> {
+        let mut bytes = [0; 16];
+        fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+        Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+    };
+    let value = random().doing("cannot read", Path::new("/dev/urandom"))?;
+    durable::write(&path, value.as_bytes()).doing("cannot write", &path)
+}
+
 /// Forgets a secret.
 pub(super) fn remove(root: &Root, name: &str) -> Result<(), Failure> {
     let (_lock, path) = open(root, name)?;
@@ -50,7 +68,11 @@ fn open(root: &Root, name: &str) -> Result<(fs::File, std::path::PathBuf), Failu
     let name =
         secret::name(name).map_err(|why| Failure::new(Class::Settings, format!("{name:?} names no secret: {why}")))?;
     let folder = root.secrets();
-    fs::create_dir_all(&folder).doing("cannot create", &folder)?;
-    fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).doing("cannot close", &folder)?;
+    open_folder(&folder)?;
     Ok((lock(root, "secret")?, folder.join(name)))
+}
+
+fn open_folder(folder: &Path) -> Result<(), Failure> {
+    fs::create_dir_all(folder).doing("cannot create", folder)?;
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o700)).doing("cannot close", folder)
 }

@@ -54,7 +54,7 @@ pub struct Settings {
     pub images: BTreeMap<Component, Image>,
     /// What is saved, where to, when, and for how long.
     pub backup: Backup,
-    /// How fast the stand-in engine pretends to be.
+    /// How the stand-in engine behaves.
     pub sandbox: Sandbox,
 }
 
@@ -96,10 +96,19 @@ impl Default for Settings {
                 kv_cache_type: KvCacheType::F16,
                 flash_attention: None,
             },
-            models: Models { default: "qwen2.5-coder:32b-instruct-q8_0".to_owned() },
+            models: Models { default: "qwen2.5-coder:32b-instruct-q8_0".to_owned(), previous: None },
             gateway: Gateway::default(),
             edge: Edge { allow: private_networks() },
-            ports: Ports { api: 11434, engine: 11435, prometheus: 19090, node_exporter: 19100 },
+            ports: Ports {
+                api: 11434,
+                lan_grafana: 3000,
+                lan_prometheus: 9090,
+                engine: 11435,
+                gateway: 11436,
+                grafana: 13000,
+                prometheus: 19090,
+                node_exporter: 19100,
+            },
             monitoring: Monitoring {
                 retention: Duration::from_secs(15 * 24 * 60 * 60),
                 scrape_interval: Duration::from_secs(5),
@@ -110,6 +119,9 @@ impl Default for Settings {
                 time_to_first_token: Duration::from_millis(50),
                 time_per_output_token: Duration::from_millis(5),
                 load: Duration::from_millis(200),
+                memory_bytes: None,
+                max_queue: 512,
+                scenarios: None,
             },
         }
     }
@@ -195,6 +207,8 @@ pub enum KvCacheType {
 pub struct Models {
     /// The model that verbs mean when none is named.
     pub default: String,
+    /// The default before this one, which `model upgrade` goes back to or removes.
+    pub previous: Option<String>,
 }
 
 /// The only LAN listener.
@@ -209,8 +223,16 @@ pub struct Edge {
 pub struct Ports {
     /// Where clients find Ollama's API: the edge, and in the sandbox the gateway itself.
     pub api: u16,
+    /// Grafana on the LAN, through the edge.
+    pub lan_grafana: u16,
+    /// Prometheus on the LAN, through the edge.
+    pub lan_prometheus: u16,
     /// The engine, on loopback.
     pub engine: u16,
+    /// The gateway, on loopback, where there is an edge.
+    pub gateway: u16,
+    /// Grafana, on loopback.
+    pub grafana: u16,
     /// Prometheus, on loopback.
     pub prometheus: u16,
     /// node_exporter, on loopback.
@@ -230,7 +252,7 @@ pub struct Monitoring {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Image(pub String);
 
-/// How fast the stand-in engine pretends to be.
+/// How the stand-in engine behaves.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Sandbox {
     /// From request to first token.
@@ -239,6 +261,12 @@ pub struct Sandbox {
     pub time_per_output_token: Duration,
     /// To load a model.
     pub load: Duration,
+    /// Memory for models, in bytes; `None`: no limit.
+    pub memory_bytes: Option<u64>,
+    /// Requests that may wait for a model to come into memory.
+    pub max_queue: u32,
+    /// The file beside `stack.toml` that says what it answers to what; `None`: synthetic text to everything.
+    pub scenarios: Option<String>,
 }
 
 #[cfg(test)]
@@ -285,6 +313,7 @@ mod tests {
         let settings = Settings::parse(&text, Path::new(FILE)).map_err(|invalid| invalid.render(false)).unwrap();
         assert_eq!(settings.images.len(), Component::ALL.len());
         assert!(settings.host.user.is_some() && settings.host.port.is_some() && settings.engine.version.is_some());
+        assert!(settings.sandbox.memory_bytes.is_some() && settings.sandbox.scenarios.is_some());
         assert_eq!(settings.host.root, Some(PathBuf::from("~/frontier-llm-stack")));
     }
 

@@ -75,6 +75,7 @@ fn fit_reservation(table: &mut Table<'_, '_>, engine: &mut Engine) {
 
 fn models(mut table: Table<'_, '_>, models: &mut Models) {
     table.text("default", &mut models.default, value::model);
+    table.text("previous", &mut models.previous, value::model);
 }
 
 fn edge(mut table: Table<'_, '_>, edge: &mut Edge) {
@@ -83,12 +84,20 @@ fn edge(mut table: Table<'_, '_>, edge: &mut Edge) {
 
 fn ports(mut table: Table<'_, '_>, ports: &mut Ports) {
     table.whole("api", &mut ports.api, 0..=u16::MAX);
+    table.whole("lan_grafana", &mut ports.lan_grafana, 1..=u16::MAX);
+    table.whole("lan_prometheus", &mut ports.lan_prometheus, 1..=u16::MAX);
     table.whole("engine", &mut ports.engine, 0..=u16::MAX);
+    table.whole("gateway", &mut ports.gateway, 0..=u16::MAX);
+    table.whole("grafana", &mut ports.grafana, 0..=u16::MAX);
     table.whole("prometheus", &mut ports.prometheus, 0..=u16::MAX);
     table.whole("node_exporter", &mut ports.node_exporter, 0..=u16::MAX);
     let named = [
         ("api", ports.api),
+        ("lan_grafana", ports.lan_grafana),
+        ("lan_prometheus", ports.lan_prometheus),
         ("engine", ports.engine),
+        ("gateway", ports.gateway),
+        ("grafana", ports.grafana),
         ("prometheus", ports.prometheus),
         ("node_exporter", ports.node_exporter),
     ];
@@ -133,6 +142,9 @@ fn sandbox(mut table: Table<'_, '_>, sandbox: &mut Sandbox) {
     table.text("time_to_first_token", &mut sandbox.time_to_first_token, value::duration);
     table.text("time_per_output_token", &mut sandbox.time_per_output_token, value::duration);
     table.text("load", &mut sandbox.load, value::duration);
+    table.text("memory", &mut sandbox.memory_bytes, value::size);
+    table.whole("max_queue", &mut sandbox.max_queue, 1..=u32::MAX);
+    table.text("scenarios", &mut sandbox.scenarios, value::scenarios);
 }
 
 /// Adds what is not even TOML. The parser guesses on after an error, and most guesses are good: faults elsewhere stand.

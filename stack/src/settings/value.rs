@@ -145,6 +145,16 @@ pub fn folder(text: &str) -> Result<PathBuf, Wrong> {
     ))
 }
 
+/// The name of a scenario file. It stands beside `stack.toml` and travels with it, so it is a plain name and another one.
+pub fn scenarios(text: &str) -> Result<String, Wrong> {
+    let named = text.strip_suffix(".toml").is_some_and(|stem| word(stem, "-_.") && stem != "stack");
+    if named {
+        return Ok(text.to_owned());
+    }
+    let help = "write the name of a file beside stack.toml, such as \"scenarios.toml\"";
+    Err(Wrong::new(format!("{text:?} is not the name of a scenario file"), help))
+}
+
 /// A name or address that ssh takes: never one that ssh would read as an option.
 pub fn address(text: &str) -> Result<String, Wrong> {
     if let Some((user, host)) = text.rsplit_once('@') {
@@ -323,6 +333,12 @@ mod tests {
             assert_eq!(folder(text), Ok(PathBuf::from(text)));
         }
         refusals(folder, &["", "/", "//", "/.", "~", "~/", "~/.", "~me/x", "models", "./models", "/srv/..", "/a\nb"]);
+    }
+
+    #[test]
+    fn scenarios_stand_beside_the_settings() {
+        assert_eq!(scenarios("my-agents.v2.toml"), Ok("my-agents.v2.toml".to_owned()));
+        refusals(scenarios, &["", ".toml", "a", "a.json", "stack.toml", "../a.toml", "/a.toml", "b/a.toml", "-a.toml"]);
     }
 
     #[test]

@@ -9,13 +9,36 @@ if [ -x "$own" ]; then
     exec "$own" host serve --root="$root" --nonce="$nonce";
   fi;
 fi;
-echo "need $nonce $(uname -s) $(uname -m)";
-read -r size sum || exit 0;
+PATH="$PATH:$HOME/.cargo/bin:/opt/homebrew/bin:/usr/local/bin";
+cargo=$(command -v cargo);
+echo "need $nonce $(uname -s) $(uname -m) ${cargo:+cargo}";
+read -r kind size sum triple || exit 0;
 mkdir -p "$root/bin" || exit 73;
 new="$root/bin/.new-$id-$$";
 echo "ready $nonce";
 head -c "$size" > "$new" || { rm -f "$new"; exit 74; };
 got=$( (sha256sum "$new" || shasum -a 256 "$new") 2>/dev/null );
 case "$got" in "$sum "*) ;; *) rm -f "$new"; echo "damaged $nonce"; exit 65;; esac;
+# Sources are built here, by a process that outlives the connection: whoever comes next finds it, and follows it.
+if [ "$kind" = sources ]; then
+  build="$root/build/$id"; pid="";
+  if mkdir -p "$root/build" && mkdir "$build" 2>/dev/null; then
+    mkdir "$build/src" && gzip -dc < "$new" | tar -xf - -C "$build/src" || { rm -rf "$build"; exit 74; };
+    case "$triple" in *linux*) flags="-C target-feature=+crt-static";; *) flags="";; esac;
+    ( trap "" HUP; cd "$build/src"; export STACK_PROGRAM_ID="$id" RUSTFLAGS="$flags";
+      "$cargo" build --locked --profile ship --bin xtask --target "$triple" --target-dir target;
+      echo $? > ../code; mv ../code ../ended ) </dev/null >"$build/log" 2>&1 &
+    pid=$!; echo "$pid" > "$build/pid";
+  else pid=$(cat "$build/pid");
+  fi;
+  until [ -e "$build/ended" ]; do
+    echo "building $nonce $(tail -n 1 "$build/log")"; sleep 1;
+    kill -0 "$pid" 2>/dev/null || [ -e "$build/ended" ] || echo 1 > "$build/ended";
+  done;
+  if [ "$(cat "$build/ended")" = 0 ]; then mv -f "$build/src/target/$triple/ship/xtask" "$new";
+  else tail -n 30 "$build/log" >&2; rm -rf "$build" "$new"; exit 70;
+  fi;
+  rm -rf "$root/build";
+fi;
 chmod 755 "$new";
 exec "$new" host serve --root="$root" --nonce="$nonce";

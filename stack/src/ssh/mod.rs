@@ -11,7 +11,7 @@ use std::{
     fmt::Write as _,
     fs::File,
     io::{self, BufRead, BufReader, PipeReader, PipeWriter, Read, Write},
-    path::{Path, PathBuf},
+    path::Path,
     sync::Arc,
 };
 
@@ -59,13 +59,52 @@ pub struct Target {
     pub program: Option<String>,
 }
 
-/// What a host says that lacks the program: `uname -s` and `-m`.
+/// What a host says that lacks the program.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct System {
-    /// `Linux`, `Darwin`.
+    /// What `uname -s` says: `Linux`, `Darwin`.
     pub name: String,
-    /// `x86_64`, `arm64`.
+    /// What `uname -m` says: `x86_64`, `arm64`.
     pub machine: String,
+    /// Whether it has cargo, and so can build the program by itself.
+    pub cargo: bool,
+}
+
+/// What to send to a host that lacks the program.
+#[derive(Debug)]
+pub enum Shipment {
+    /// The program.
+    Program(Vec<u8>),
+    /// What to build it from there.
+    Sources {
+        /// A workspace as a compressed tar.
+        archive: Vec<u8>,
+        /// What cargo calls the host.
+        triple: &'static str,
+    },
+}
+
+/// Who has what a host lacks.
+pub trait Supplier {
+    /// What to send to such a system.
+    ///
+    /// # Errors
+    /// There is nothing to be had for it.
+    fn supply(&mut self, system: &System) -> Result<Shipment, Failure>;
+
+    /// What the build there says.
+    fn building(&mut self, words: &str);
+}
+
+impl System {
+    /// This machine.
+    ///
+    /// # Errors
+    /// There is no `uname`.
+    pub fn here() -> Result<System, Failure> {
+        let ask = |what| crate::process::uname(what).doing("cannot run", Path::new("uname"));
+        Ok(System { name: ask('s')?, machine: ask('m')?, cargo: false })
+    }
 }
 
 /// The first line of the program on the host.
@@ -99,11 +138,11 @@ pub struct Ssh {
 }
 
 impl Ssh {
-    /// Connects. Where the wanted program is missing, `ship` tells the file to send for that system.
+    /// Connects. Where the wanted program is missing, the supplier has it, or what it is built from there.
     ///
     /// # Errors
     /// In the words of what a person meets first: the name, the route, the port, the key, the host's key.
-    pub fn connect(target: &Target, ship: &mut dyn FnMut(&System) -> Result<PathBuf, Failure>) -> Result<Ssh, Failure> {
+    pub fn connect(target: &Target, supplier: &mut dyn Supplier) -> Result<Ssh, Failure> {
         let mut ssh = Ssh::start(target)?;
         let wanted = target.program.as_deref().unwrap_or("any");
         ssh.send(&format!("{} {wanted} {}", ssh.nonce, target.root))?;
@@ -116,10 +155,15 @@ impl Ssh {
                     .hint("`cargo xtask deploy` brings up a stack there"));
             }
             Some(system) => {
-                let (name, machine) = system.split_once(' ').unwrap_or((system, ""));
-                let file = ship(&System { name: name.to_owned(), machine: machine.to_owned() })?;
-                ssh.ship(&file)?;
-                ssh.line_that(|line| line.contains("\"hello\"") || line.starts_with("damaged "))?
+                let mut words = system.split(' ').map(str::to_owned);
+                let mut word = || words.next().unwrap_or_default();
+                let system = System { name: word(), machine: word(), cargo: word() == "cargo" };
+                ssh.ship(&supplier.supply(&system)?)?;
+                let building = format!("building {} ", ssh.nonce);
+                ssh.line_that(|line| {
+                    line.strip_prefix(&building).into_iter().for_each(|words| supplier.building(words.trim()));
+                    line.contains("\"hello\"") || line.starts_with("damaged ")
+                })?
             }
         };
         ssh.check(&hello)?;
@@ -148,13 +192,16 @@ impl Ssh {
         })
     }
 
-    /// Sends the program as plain bytes between two words of the shell on the other side.
-    fn ship(&mut self, file: &Path) -> Result<(), Failure> {
-        let bytes = std::fs::read(file).doing("cannot read", file)?;
-        self.send(&format!("{} {}", bytes.len(), sha256_hex(&bytes)))?;
+    /// Sends it as plain bytes between two words of the shell on the other side.
+    fn ship(&mut self, shipment: &Shipment) -> Result<(), Failure> {
+        let (kind, bytes, triple) = match shipment {
+            Shipment::Program(bytes) => ("program", bytes, ""),
+            Shipment::Sources { archive, triple } => ("sources", archive, *triple),
+        };
+        self.send(&format!("{kind} {} {} {triple}", bytes.len(), sha256_hex(bytes)))?;
         let ready = format!("ready {}", self.nonce);
         self.line_that(|line| line == ready)?;
-        let sent = self.stdin.as_mut().map_or(Ok(()), |stdin| stdin.write_all(&bytes).and_then(|()| stdin.flush()));
+        let sent = self.stdin.as_mut().map_or(Ok(()), |stdin| stdin.write_all(bytes).and_then(|()| stdin.flush()));
         sent.map_err(|_| self.lost())
     }
 
@@ -184,7 +231,7 @@ impl Ssh {
     }
 
     /// The next line of which `wanted` is true; what login scripts print before is passed over.
-    fn line_that(&mut self, wanted: impl Fn(&str) -> bool) -> Result<String, Failure> {
+    fn line_that(&mut self, mut wanted: impl FnMut(&str) -> bool) -> Result<String, Failure> {
         loop {
             let line = self.line()?;
             if wanted(&line) {

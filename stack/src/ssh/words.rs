@@ -69,6 +69,7 @@ pub(super) fn failure(address: &str, code: Option<i32>, said: &str) -> Failure {
         Some(74) => {
             failure("the program could not be written there").hint("is there space, and may you write to the root?")
         }
+        Some(70) => failure("the program could not be built there").hint("cargo's words above say why"),
         Some(126 | 127) => failure("it has no /bin/sh that works"),
         // 255 is ssh's own, or the far side's; either way the connection is gone.
         Some(255) | None => {

@@ -23,7 +23,7 @@ use crate::{
     layout::Root,
     observed::{Running, State},
     process::{self, Command, Identity},
-    release::{Release, ReleaseId, Service},
+    release::{Launch, Release, ReleaseId, Service},
 };
 
 /// How long a probe may take.
@@ -428,8 +428,11 @@ pub fn run_component(
     let (fingerprint, config) = (release.fingerprint(service), release.config_fingerprint(service));
     let record = Record { identity, fingerprint, config, asked_restarts };
     durable::write_volatile_json(&root.component_record(component), &record)?;
-    let error = process::become_program(&service.command);
-    Err(error).doing("cannot run", &service.command.program)
+    let Launch::Process { command, .. } = &service.launch else {
+        return Err(Failure::new(Class::Failed, format!("the {component} of release {} is a container", release.id)));
+    };
+    let error = process::become_program(command);
+    Err(error).doing("cannot run", &command.program)
 }
 
 /// reqwest's own message only says that a request failed.

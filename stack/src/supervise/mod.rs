@@ -75,6 +75,8 @@ impl Record {
         Running {
             state: State::Starting,
             identity: Some(self.identity),
+            container: None,
+            image: None,
             fingerprint: self.fingerprint,
             config: self.config,
             asked_restarts: self.asked_restarts,

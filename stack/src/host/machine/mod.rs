@@ -26,7 +26,8 @@ pub(super) fn machine(system: &str, root: &Root, models: &Path) -> Machine {
         "Darwin" => mac::system(),
         _ => linux::system(),
     };
-    let disks = [("the stack", root.path().to_owned()), ("models", expand(models).unwrap_or_else(|| models.to_owned()))];
+    let disks =
+        [("the stack", root.path().to_owned()), ("models", expand(models).unwrap_or_else(|| models.to_owned()))];
     Machine {
         disks: disks.into_iter().filter_map(|(what, path)| disk(what, path)).collect(),
         address: address(),

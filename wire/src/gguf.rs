@@ -1,4 +1,4 @@
-//! GGUF version 3, enough of it to write a small model file and to read any file's metadata.
+//! GGUF version 3, the file that models travel in: enough of it to write a small one and to read any one's header.
 //!
 //! The format is llama.cpp's, written down in `ggml/docs/gguf.md`: magic, version, counts, metadata, tensor table,
 //! padding, tensor data; little endian; strings and arrays carry their length as 64 bits.
@@ -15,6 +15,8 @@ const MAGIC: &[u8; 4] = b"GGUF";
 const VERSION: u32 = 3;
 /// Where tensor data starts, relative to the file: a multiple of this. It is the format's default.
 const ALIGNMENT: usize = 32;
+/// `GGML_TYPE_F32`.
+const TENSOR_F32: u32 = 0;
 /// `GGML_TYPE_F16`.
 const TENSOR_F16: u32 = 1;
 
@@ -45,52 +47,93 @@ mod kind {
     pub(super) const FLOAT64: u32 = 12;
 }
 
-/// A model file with one tensor.
-pub(crate) struct File {
-    pub(crate) metadata: Vec<(String, Value)>,
-    pub(crate) tensor: Tensor,
+/// A model file.
+pub struct File {
+    /// By key, in the order they are written.
+    pub metadata: Vec<(String, Value)>,
+    /// In the order they are written.
+    pub tensors: Vec<Tensor>,
 }
 
 /// A metadata value, of the types that are written here.
-pub(crate) enum Value {
+pub enum Value {
+    /// `UINT32`.
     U32(u32),
+    /// `FLOAT32`.
     F32(f32),
+    /// `STRING`.
     Text(String),
+    /// `ARRAY` of `STRING`.
     Texts(Vec<String>),
+    /// `ARRAY` of `INT32`.
     I32s(Vec<i32>),
 }
 
-/// A tensor of half-precision floats.
-pub(crate) struct Tensor {
-    pub(crate) name: String,
+/// An array of numbers.
+pub struct Tensor {
+    /// As llama.cpp names it.
+    pub name: String,
     /// Fastest first.
-    pub(crate) shape: Vec<u64>,
-    /// Bits of each float, as many as the shape says.
-    pub(crate) data: Vec<u16>,
+    pub shape: Vec<u64>,
+    /// As many as the shape says.
+    pub data: Data,
+}
+
+/// The numbers of a tensor.
+pub enum Data {
+    /// Half-precision floats, as their bits.
+    F16(Vec<u16>),
+    /// Single-precision floats.
+    F32(Vec<f32>),
+}
+
+impl Data {
+    fn kind(&self) -> u32 {
+        match self {
+            Self::F16(_) => TENSOR_F16,
+            Self::F32(_) => TENSOR_F32,
+        }
+    }
+
+    fn size_bytes(&self) -> usize {
+        match self {
+            Self::F16(floats) => floats.len() * 2,
+            Self::F32(floats) => floats.len() * 4,
+        }
+    }
 }
 
 impl File {
     /// The file's bytes.
-    pub(crate) fn to_bytes(&self) -> Vec<u8> {
+    pub fn to_bytes(&self) -> Vec<u8> {
         let mut out = Vec::new();
         out.extend_from_slice(MAGIC);
         out.extend_from_slice(&VERSION.to_le_bytes());
-        out.extend_from_slice(&1u64.to_le_bytes());
+        out.extend_from_slice(&(self.tensors.len() as u64).to_le_bytes());
         out.extend_from_slice(&(self.metadata.len() as u64).to_le_bytes());
         for (key, value) in &self.metadata {
             put_text(&mut out, key);
             put_value(&mut out, value);
         }
-        put_text(&mut out, &self.tensor.name);
-        out.extend_from_slice(&(self.tensor.shape.len() as u32).to_le_bytes());
-        for dimension in &self.tensor.shape {
-            out.extend_from_slice(&dimension.to_le_bytes());
+        let mut offset = 0usize;
+        for tensor in &self.tensors {
+            put_text(&mut out, &tensor.name);
+            out.extend_from_slice(&(tensor.shape.len() as u32).to_le_bytes());
+            for dimension in &tensor.shape {
+                out.extend_from_slice(&dimension.to_le_bytes());
+            }
+            out.extend_from_slice(&tensor.data.kind().to_le_bytes());
+            out.extend_from_slice(&(offset as u64).to_le_bytes());
+            offset += tensor.data.size_bytes().next_multiple_of(ALIGNMENT);
         }
-        out.extend_from_slice(&TENSOR_F16.to_le_bytes());
-        out.extend_from_slice(&0u64.to_le_bytes()); // its offset: it is the first
         out.resize(out.len().next_multiple_of(ALIGNMENT), 0);
-        out.extend(self.tensor.data.iter().flat_map(|float| float.to_le_bytes()));
-        out.resize(out.len().next_multiple_of(ALIGNMENT), 0);
+        for tensor in &self.tensors {
+            match &tensor.data {
+                Data::F16(floats) => out.extend(floats.iter().flat_map(|float| float.to_le_bytes())),
+                Data::F32(floats) => out.extend(floats.iter().flat_map(|float| float.to_le_bytes())),
+            }
+            out.resize(out.len().next_multiple_of(ALIGNMENT), 0);
+        }
         out
     }
 }
@@ -132,36 +175,39 @@ fn put_value(out: &mut Vec<u8>, value: &Value) {
 
 /// What stands before the data of a model file.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Header {
+pub struct Header {
     /// As `/api/show` shows it, with `general.parameter_count`, which Ollama counts for itself.
-    pub(crate) metadata: Map<String, Json>,
+    pub metadata: Map<String, Json>,
     /// `{name, type, shape}`
-    pub(crate) tensors: Vec<Json>,
+    pub tensors: Vec<Json>,
+    /// Bytes up to the end of the last tensor: a shorter file is cut. `None`: of a tensor type that is not known here.
+    pub end_bytes: Option<u64>,
 }
 
-/// Names of tensor types by their number (`ggml_type` in `ggml.h`), as far as models use them.
-const TENSOR_TYPES: &[(u32, &str)] = &[
-    (0, "F32"),
-    (1, "F16"),
-    (2, "Q4_0"),
-    (3, "Q4_1"),
-    (6, "Q5_0"),
-    (7, "Q5_1"),
-    (8, "Q8_0"),
-    (9, "Q8_1"),
-    (10, "Q2_K"),
-    (11, "Q3_K"),
-    (12, "Q4_K"),
-    (13, "Q5_K"),
-    (14, "Q6_K"),
-    (15, "Q8_K"),
-    (24, "I8"),
-    (25, "I16"),
-    (26, "I32"),
-    (27, "I64"),
-    (28, "F64"),
-    (30, "BF16"),
-    (39, "MXFP4"),
+/// Tensor types by their number (`ggml_type` in `ggml.h`), as far as models use them: name, elements of a block, bytes
+/// of a block.
+const TENSOR_TYPES: &[(u32, &str, u64, u64)] = &[
+    (0, "F32", 1, 4),
+    (1, "F16", 1, 2),
+    (2, "Q4_0", 32, 18),
+    (3, "Q4_1", 32, 20),
+    (6, "Q5_0", 32, 22),
+    (7, "Q5_1", 32, 24),
+    (8, "Q8_0", 32, 34),
+    (9, "Q8_1", 32, 36),
+    (10, "Q2_K", 256, 84),
+    (11, "Q3_K", 256, 110),
+    (12, "Q4_K", 256, 144),
+    (13, "Q5_K", 256, 176),
+    (14, "Q6_K", 256, 210),
+    (15, "Q8_K", 256, 292),
+    (24, "I8", 1, 1),
+    (25, "I16", 1, 2),
+    (26, "I32", 1, 4),
+    (27, "I64", 1, 8),
+    (28, "F64", 1, 8),
+    (30, "BF16", 1, 2),
+    (39, "MXFP4", 32, 17),
 ];
 
 /// The header of the file that `input` starts.
@@ -170,8 +216,8 @@ const TENSOR_TYPES: &[(u32, &str)] = &[
 ///
 /// [`io::ErrorKind::InvalidData`] if this is not GGUF of version 2 or 3, or is damaged; otherwise what `input`
 /// answered.
-pub(crate) fn read_header(input: impl Read) -> io::Result<Header> {
-    let mut reader = Reader(input);
+pub fn read_header(input: impl Read) -> io::Result<Header> {
+    let mut reader = Reader { input, read_bytes: 0 };
     if &reader.bytes::<4>()? != MAGIC {
         return Err(damaged("no GGUF magic"));
     }
@@ -192,18 +238,23 @@ pub(crate) fn read_header(input: impl Read) -> io::Result<Header> {
     }
     let mut tensors = Vec::new();
     let mut parameters = 0u64;
+    let mut data_end = Some(0u64);
     for _ in 0..tensor_count {
-        let (tensor, elements) = reader.tensor()?;
+        let (tensor, elements, end) = reader.tensor()?;
         tensors.push(tensor);
         parameters = parameters.saturating_add(elements);
+        data_end = data_end.zip(end).map(|(last, end)| last.max(end));
     }
+    let alignment = metadata.get("general.alignment").and_then(Json::as_u64).filter(|it| it.is_power_of_two());
+    let start = reader.read_bytes.checked_next_multiple_of(alignment.unwrap_or(ALIGNMENT as u64));
     metadata.insert("general.parameter_count".to_owned(), parameters.into());
-    Ok(Header { metadata, tensors })
+    let end_bytes = start.zip(data_end).and_then(|(start, end)| start.checked_add(end));
+    Ok(Header { metadata, tensors, end_bytes })
 }
 
 /// The same file with another value for `key`, if that is there as a 32-bit number. The first place that looks like it
 /// is it: metadata stands before everything else.
-pub(crate) fn with_u32(file: &[u8], key: &str, value: u32) -> Option<Vec<u8>> {
+pub fn with_u32(file: &[u8], key: &str, value: u32) -> Option<Vec<u8>> {
     let mut entry = Vec::new();
     put_text(&mut entry, key);
     entry.extend_from_slice(&kind::UINT32.to_le_bytes());
@@ -213,12 +264,16 @@ pub(crate) fn with_u32(file: &[u8], key: &str, value: u32) -> Option<Vec<u8>> {
     Some(file)
 }
 
-struct Reader<R>(R);
+struct Reader<R> {
+    input: R,
+    read_bytes: u64,
+}
 
 impl<R: Read> Reader<R> {
     fn bytes<const N: usize>(&mut self) -> io::Result<[u8; N]> {
         let mut bytes = [0; N];
-        self.0.read_exact(&mut bytes)?;
+        self.input.read_exact(&mut bytes)?;
+        self.read_bytes += N as u64;
         Ok(bytes)
     }
 
@@ -237,7 +292,8 @@ impl<R: Read> Reader<R> {
         }
         // `take` grows the buffer as bytes arrive: a length that lies costs nothing.
         let mut bytes = Vec::new();
-        self.0.by_ref().take(len).read_to_end(&mut bytes)?;
+        self.input.by_ref().take(len).read_to_end(&mut bytes)?;
+        self.read_bytes += bytes.len() as u64;
         if bytes.len() as u64 != len {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
@@ -263,8 +319,8 @@ impl<R: Read> Reader<R> {
         })
     }
 
-    /// An entry of the tensor table, and the number of its elements.
-    fn tensor(&mut self) -> io::Result<(Json, u64)> {
+    /// An entry of the tensor table, the number of its elements, and where its data ends, from where all data starts.
+    fn tensor(&mut self) -> io::Result<(Json, u64, Option<u64>)> {
         let name = self.text()?;
         let dimensions = self.u32()?;
         if dimensions > MAX_DIMENSIONS {
@@ -272,10 +328,13 @@ impl<R: Read> Reader<R> {
         }
         let shape = (0..dimensions).map(|_| self.u64()).collect::<io::Result<Vec<u64>>>()?;
         let number = self.u32()?;
-        let _offset = self.u64()?;
-        let kind = TENSOR_TYPES.iter().find(|(known, _)| *known == number).map_or("unknown", |(_, name)| name);
+        let offset = self.u64()?;
+        let kind = TENSOR_TYPES.iter().find(|(known, ..)| *known == number);
         let elements = shape.iter().fold(1u64, |product, length| product.saturating_mul(*length));
-        Ok((json!({"name": name, "type": kind, "shape": shape}), elements))
+        let end =
+            kind.and_then(|(_, _, block, bytes)| elements.div_ceil(*block).checked_mul(*bytes)?.checked_add(offset));
+        let kind = kind.map_or("unknown", |(_, name, ..)| name);
+        Ok((json!({"name": name, "type": kind, "shape": shape}), elements, end))
     }
 
     fn array(&mut self) -> io::Result<Json> {
@@ -312,19 +371,23 @@ mod tests {
                 ("tokenizer.ggml.tokens".to_owned(), Value::Texts(vec!["a".to_owned(), "b".to_owned()])),
                 ("tokenizer.ggml.token_type".to_owned(), Value::I32s(vec![1; 6])),
             ],
-            tensor: Tensor { name: "token_embd.weight".to_owned(), shape: vec![3, 2], data: vec![1; 6] },
+            tensors: vec![
+                Tensor { name: "token_embd.weight".to_owned(), shape: vec![3, 2], data: Data::F16(vec![1; 6]) },
+                Tensor { name: "output.weight".to_owned(), shape: vec![3], data: Data::F32(vec![0.5; 3]) },
+            ],
         }
     }
 
     #[test]
     fn reads_what_it_wrote_and_empties_long_arrays() {
         let header = read_header(file().to_bytes().as_slice()).unwrap();
-        assert_eq!(header.tensors, [json!({"name": "token_embd.weight", "type": "F16", "shape": [3, 2]})]);
+        let embedding = json!({"name": "token_embd.weight", "type": "F16", "shape": [3, 2]});
+        assert_eq!(header.tensors, [embedding, json!({"name": "output.weight", "type": "F32", "shape": [3]})]);
         assert_eq!(
             Json::from(header.metadata),
             json!({
                 "general.architecture": "qwen2",
-                "general.parameter_count": 6,
+                "general.parameter_count": 9,
                 "qwen2.block_count": 64,
                 "qwen2.rope.freq_base": 0.5,
                 "tokenizer.ggml.tokens": ["a", "b"],
@@ -337,16 +400,19 @@ mod tests {
     fn tensor_data_ends_the_file_on_an_aligned_offset() {
         let bytes = file().to_bytes();
         assert_eq!(bytes.len() % ALIGNMENT, 0);
-        // Twelve bytes of data, then padding.
-        assert_eq!(bytes[bytes.len() - ALIGNMENT..][..12], [1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0]);
-        assert_eq!(bytes[bytes.len() - ALIGNMENT..][12..], [0; 20]);
+        // Twelve bytes of data each, then padding.
+        let data = &bytes[bytes.len() - 2 * ALIGNMENT..];
+        assert_eq!(data[..12], [1, 0, 1, 0, 1, 0, 1, 0, 1, 0, 1, 0]);
+        assert_eq!(data[12..ALIGNMENT], [0; 20]);
+        assert_eq!(data[ALIGNMENT..][..12], 0.5f32.to_le_bytes().repeat(3));
+        assert_eq!(data[ALIGNMENT + 12..], [0; 20]);
     }
 
     #[test]
     fn refuses_every_cut_of_the_header() {
         let bytes = file().to_bytes();
-        // Its name, two dimensions with their number, type and offset.
-        let end = bytes.windows(17).position(|w| w == b"token_embd.weight").unwrap() + 17 + 4 + 16 + 4 + 8;
+        // The last tensor's name, one dimension with their number, type and offset.
+        let end = bytes.windows(13).position(|w| w == b"output.weight").unwrap() + 13 + 4 + 8 + 4 + 8;
         for cut in 0..end {
             assert!(read_header(&bytes[..cut]).is_err(), "cut at {cut}");
         }
@@ -358,5 +424,36 @@ mod tests {
         let mut bytes = file().to_bytes();
         bytes[24..32].copy_from_slice(&u64::MAX.to_le_bytes()); // the first key's length
         assert_eq!(read_header(bytes.as_slice()).unwrap_err().kind(), io::ErrorKind::InvalidData);
+    }
+
+    #[test]
+    fn tells_where_the_last_tensor_ends() {
+        let bytes = file().to_bytes();
+        let data = bytes.len() - ALIGNMENT;
+        assert_eq!(read_header(bytes.as_slice()).unwrap().end_bytes, Some(data as u64 + 12));
+    }
+
+    #[test]
+    fn damage_anywhere_is_an_error_or_another_header_and_never_a_panic() {
+        let whole = file().to_bytes();
+        // A small generator of its own (xorshift), so that every run tries the same.
+        let mut state = 0x9E37_79B9_7F4A_7C15_u64;
+        let mut random = |below: usize| {
+            state ^= state << 13;
+            state ^= state >> 7;
+            state ^= state << 17;
+            (state % below as u64) as usize
+        };
+        let mut refused = 0;
+        for _ in 0..20_000 {
+            let mut bytes = whole.clone();
+            for _ in 0..=random(4) {
+                let at = random(bytes.len());
+                bytes[at] = [0, 1, 0x7f, 0x80, 0xff, random(256) as u8][random(6)];
+            }
+            bytes.truncate(bytes.len() - random(bytes.len()) * random(2));
+            refused += u32::from(read_header(bytes.as_slice()).is_err());
+        }
+        assert!((5_000..20_000).contains(&refused), "{refused}");
     }
 }

@@ -1,0 +1,508 @@
+//! From a repository of the hub to a model of the engine, with llama.cpp's own tools.
+//!
+//! Two ways: weights as they were published are converted, quantised and created; GGUF shards that somebody has made are
+//! merged and created, at a fraction of the bytes. Commands are data; each writes beside its output, which is renamed
+//! when it is whole. Invariant: a step whose output is there is done, so a plan made again goes on where the last ended.
+
+use std::{
+    fs, io,
+    io::Read,
+    path::{Path, PathBuf},
+};
+
+use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
+use stack::{
+    failure::{Class, Doing, Failure},
+    process::{self, Command},
+};
+
+use super::catalogue::bits;
+
+/// What is built where no llama.cpp is found.
+const LLAMA_CPP: &str = "https://github.com/ggml-org/llama.cpp";
+
+/// The hub's client, pinned: it resumes a download by itself.
+const HUB_CLIENT: &str = "huggingface_hub==0.36.0";
+
+/// What is to be made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted {
+    /// What it is made of.
+    pub source: Source,
+    /// As llama.cpp spells it: `Q5_K_M`.
+    pub quantization: String,
+    /// Where everything in between is kept; absolute.
+    pub work: PathBuf,
+}
+
+/// What a model is made of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// `USER/REPO`: weights as published.
+    Repository(String),
+    /// `hf.co/USER/REPO`: GGUF files, whole or in shards.
+    Ready(String),
+    /// Weights in a folder of the host.
+    Folder(PathBuf),
+}
+
+/// What the host has of what is needed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tools {
+    /// `llama-quantize`, `llama-gguf-split` and the converter, if they were installed.
+    pub quantize: Option<PathBuf>,
+    /// Merges shards.
+    pub split: Option<PathBuf>,
+    /// `convert_hf_to_gguf.py`.
+    pub converter: Option<PathBuf>,
+    /// Homebrew.
+    pub brew: Option<PathBuf>,
+}
+
+/// A step, which is done when its output is there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Step {
+    /// In words.
+    pub what: String,
+    /// What it writes, in bytes, where that is known.
+    pub bytes: Option<u64>,
+    /// In this order.
+    pub commands: Vec<Command>,
+    /// What the commands write, and where that goes when it is whole.
+    pub output: Output,
+}
+
+/// What a step leaves behind.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Output {
+    /// A file; the commands write it under [`part`].
+    File(PathBuf),
+    /// A mark in the work folder: the commands resume by themselves.
+    Mark(PathBuf),
+}
+
+impl Output {
+    fn path(&self) -> &Path {
+        match self {
+            Output::File(path) | Output::Mark(path) => path,
+        }
+    }
+}
+
+impl Step {
+    /// Whether there is nothing left to do.
+    pub fn is_done(&self) -> bool {
+        self.output.path().exists()
+    }
+}
+
+/// Everything up to the file that the engine is given.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    /// In this order.
+    pub steps: Vec<Step>,
+    /// The file.
+    pub result: PathBuf,
+    /// The folder with the source's own configuration.
+    pub folder: PathBuf,
+}
+
+impl Plan {
+    /// What is still to be written, with the copy that the engine keeps.
+    pub fn missing_bytes(&self) -> u64 {
+        let missing = self.steps.iter().filter(|step| !step.is_done()).filter_map(|step| step.bytes);
+        missing.sum::<u64>() + self.steps.last().and_then(|step| step.bytes).unwrap_or(0)
+    }
+}
+
+/// Where a file is written before it is whole. The ending stays, for tools that look at it.
+pub fn part(file: &Path) -> PathBuf {
+    file.with_extension("part.gguf")
+}
+
+impl Tools {
+    /// What is found on PATH and where tools are put.
+    pub fn find() -> Tools {
+        Tools {
+            quantize: process::find("llama-quantize"),
+            split: process::find("llama-gguf-split"),
+            converter: process::find("convert_hf_to_gguf.py"),
+            brew: process::find("brew"),
+        }
+    }
+}
+
+/// Reads what was typed as a source.
+///
+/// # Errors
+/// It is neither a folder nor a repository's name.
+pub fn source(typed: &str) -> Result<Source, Failure> {
+    let folder = Path::new(typed);
+    if folder.join("config.json").exists() {
+        return Ok(Source::Folder(std::path::absolute(folder).doing("cannot find", folder)?));
+    }
+    let name = typed.trim_start_matches("https://").trim_start_matches("huggingface.co/");
+    let ready = name.strip_prefix("hf.co/");
+    let path = ready.unwrap_or(name);
+    let is_word = |word: &str| {
+        word.starts_with(|c: char| c.is_ascii_alphanumeric())
+            && word.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
+    };
+    if path.split('/').count() == 2 && path.split('/').all(is_word) {
+        let path = path.to_owned();
+        return Ok(if ready.is_some() { Source::Ready(path) } else { Source::Repository(path) });
+    }
+    Err(Failure::new(Class::Settings, format!("{typed:?} is neither a model's folder nor a repository of the hub"))
+        .hint("write USER/REPO for published weights, hf.co/USER/REPO for GGUF shards, or a folder with a config.json"))
+}
+
+/// Bytes of the source's weights: of a folder's files, or as the hub lists them.
+pub fn source_bytes(wanted: &Wanted) -> Option<u64> {
+    let is_wanted = |name: &str| match &wanted.source {
+        Source::Ready(_) => is_ready(name, &wanted.quantization),
+        _ => name.ends_with(".safetensors"),
+    };
+    let repository = match &wanted.source {
+        Source::Folder(folder) => {
+            let files = fs::read_dir(folder).ok()?.flatten();
+            let weights = files.filter(|file| file.file_name().to_str().is_some_and(is_wanted));
+            return Some(weights.filter_map(|file| Some(file.metadata().ok()?.len())).sum());
+        }
+        Source::Repository(name) | Source::Ready(name) => name,
+    };
+    let url = format!("https://huggingface.co/api/models/{repository}/tree/main?recursive=true");
+    let listed = process::look_up("curl", &["-fsSL", "--max-time", "8", "--proto", "=https", "--", &url])?;
+    let listed: Vec<Value> = serde_json::from_str(&listed).ok()?;
+    let weights = listed.iter().filter(|file| file["path"].as_str().is_some_and(is_wanted));
+    Some(weights.filter_map(|file| file["size"].as_u64()).sum()).filter(|bytes| *bytes > 0)
+}
+
+fn is_ready(name: &str, quantization: &str) -> bool {
+    name.ends_with(".gguf") && name.to_ascii_uppercase().contains(&quantization.to_ascii_uppercase())
+}
+
+/// Plans everything up to the file that the engine is given.
+///
+/// # Errors
+/// The quantisation is not known.
+pub fn plan(wanted: &Wanted, tools: &Tools, bytes: Option<u64>) -> Result<Plan, Failure> {
+    let Some(per_weight) = bits(&wanted.quantization) else {
+        return Err(Failure::new(Class::Settings, format!("{} is no quantisation known here", wanted.quantization))
+            .hint("Q4_K_M, Q5_K_M, Q6_K and Q8_0 are the usual ones"));
+    };
+    let result = wanted.work.join(format!("{}.gguf", wanted.quantization));
+    let mut steps: Vec<Step> = install(wanted, tools).into_iter().collect();
+    let folder = match &wanted.source {
+        Source::Folder(folder) => folder.clone(),
+        Source::Repository(_) | Source::Ready(_) => wanted.work.join("source"),
+    };
+    steps.push(environment(wanted, tools));
+    steps.extend(fetch(wanted, &folder, bytes));
+    let tool = |found: &Option<PathBuf>, name: &str| {
+        found.clone().unwrap_or_else(|| match &tools.brew {
+            Some(brew) => brew.with_file_name(name),
+            None => wanted.work.join("llama.cpp/build/bin").join(name),
+        })
+    };
+    if matches!(wanted.source, Source::Ready(_)) {
+        let merge = Command { program: tool(&tools.split, "llama-gguf-split"), args: Vec::new(), env: [].into() };
+        steps.push(merge_step(merge, &folder, &wanted.quantization, &result, bytes));
+        return Ok(Plan { steps, result, folder });
+    }
+    let full = wanted.work.join("bf16.gguf");
+    let converter = converter(wanted, tools);
+    let args = [&text(&converter), &text(&folder), "--outtype", "bf16", "--outfile", &text(&part(&full))];
+    steps.push(Step {
+        what: "convert to GGUF".to_owned(),
+        bytes,
+        commands: vec![command(wanted.work.join("venv/bin/python"), &args)],
+        output: Output::File(full.clone()),
+    });
+    let args = [&text(&full), &text(&part(&result)), wanted.quantization.as_str()];
+    steps.push(Step {
+        what: format!("quantise to {}", wanted.quantization),
+        bytes: bytes.map(|bytes| (bytes as f64 * per_weight / 16.0) as u64),
+        commands: vec![command(tool(&tools.quantize, "llama-quantize"), &args)],
+        output: Output::File(result.clone()),
+    });
+    Ok(Plan { steps, result, folder })
+}
+
+fn text(path: &Path) -> String {
+    path.display().to_string()
+}
+
+fn command(program: PathBuf, args: &[&str]) -> Command {
+    Command { program, args: args.iter().map(|arg| (*arg).to_owned()).collect(), env: [].into() }
+}
+
+fn named(name: &str, args: &[&str]) -> Command {
+    command(process::find(name).unwrap_or_else(|| PathBuf::from(name)), args)
+}
+
+fn converter(wanted: &Wanted, tools: &Tools) -> PathBuf {
+    let built = || wanted.work.join("llama.cpp/convert_hf_to_gguf.py");
+    let brewed = || tools.brew.as_ref().map(|brew| brew.with_file_name("convert_hf_to_gguf.py"));
+    tools.converter.clone().or_else(brewed).unwrap_or_else(built)
+}
+
+/// Homebrew's package, else a build of the source with CMake: Metal is on by default on a Mac.
+fn install(wanted: &Wanted, tools: &Tools) -> Option<Step> {
+    let is_ready = matches!(wanted.source, Source::Ready(_));
+    let is_there = if is_ready { tools.split.is_some() } else { tools.quantize.is_some() && tools.converter.is_some() };
+    if is_there {
+        return None;
+    }
+    let output = Output::Mark(wanted.work.join("llama.cpp.done"));
+    if let Some(brew) = &tools.brew {
+        let commands = vec![command(brew.clone(), &["install", "llama.cpp"])];
+        return Some(Step { what: "install llama.cpp with Homebrew".to_owned(), bytes: None, commands, output });
+    }
+    let (tree, build) = (text(&wanted.work.join("llama.cpp")), text(&wanted.work.join("llama.cpp/build")));
+    let targets = ["llama-quantize", "llama-gguf-split"];
+    let commands = vec![
+        // A clone that was cut is no repository to go on from.
+        named("rm", &["-rf", &tree]),
+        named("git", &["clone", "--depth", "1", LLAMA_CPP, &tree]),
+        named("cmake", &["-S", &tree, "-B", &build, "-DCMAKE_BUILD_TYPE=Release", "-DLLAMA_CURL=OFF"]),
+        named("cmake", &["--build", &build, "--config", "Release", "-j", "--target", targets[0], targets[1]]),
+    ];
+    Some(Step { what: "build llama.cpp".to_owned(), bytes: None, commands, output })
+}
+
+fn environment(wanted: &Wanted, tools: &Tools) -> Step {
+    let venv = wanted.work.join("venv");
+    let pip = venv.join("bin/pip");
+    let mut commands =
+        vec![named("python3", &["-m", "venv", &text(&venv)]), command(pip.clone(), &["install", HUB_CLIENT])];
+    if !matches!(wanted.source, Source::Ready(_)) {
+        let tree = converter(wanted, tools).with_file_name("requirements");
+        let pinned = tree.join("requirements-convert_hf_to_gguf.txt");
+        commands.push(match tools.converter.is_some() || tools.brew.is_some() {
+            // An installed converter comes without its list; these are what it names.
+            true => command(
+                pip,
+                &["install", "gguf==0.19.0", "torch", "transformers", "sentencepiece", "protobuf", "numpy"],
+            ),
+            false => command(pip, &["install", "-r", &text(&pinned)]),
+        });
+    }
+    let output = Output::Mark(wanted.work.join("venv.done"));
+    Step { what: "make a Python environment".to_owned(), bytes: None, commands, output }
+}
+
+fn fetch(wanted: &Wanted, folder: &Path, bytes: Option<u64>) -> Option<Step> {
+    let (repository, include) = match &wanted.source {
+        Source::Folder(_) => return None,
+        Source::Repository(name) => (name, None),
+        Source::Ready(name) => (name, Some(format!("*{}*.gguf", wanted.quantization))),
+    };
+    let mut args = vec!["download", repository];
+    let folder = text(folder);
+    args.extend(["--local-dir", &folder]);
+    args.extend(include.iter().flat_map(|pattern| ["--include", pattern.as_str()]));
+    Some(Step {
+        what: format!("fetch {repository}"),
+        bytes,
+        commands: vec![command(wanted.work.join("venv/bin/hf"), &args)],
+        output: Output::Mark(wanted.work.join("source.done")),
+    })
+}
+
+/// The first shard is known only when it is there; `run` puts it in.
+fn merge_step(mut merge: Command, folder: &Path, quantization: &str, result: &Path, bytes: Option<u64>) -> Step {
+    merge.args = vec!["--merge".to_owned(), first_shard(folder, quantization), text(&part(result))];
+    Step { what: "merge the shards".to_owned(), bytes, commands: vec![merge], output: Output::File(result.to_owned()) }
+}
+
+fn first_shard(folder: &Path, quantization: &str) -> String {
+    let mut found = Vec::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if entry.path().is_dir() {
+                folders.push(entry.path());
+            } else if is_ready(&name, quantization) {
+                found.push(entry.path());
+            }
+        }
+    }
+    found.sort();
+    found.first().map_or_else(|| format!("{}/FIRST-SHARD", folder.display()), |path| text(path))
+}
+
+/// Runs a step whose output is missing. What the tools print goes to `log`. `watch` ends it by an error.
+///
+/// # Errors
+/// Names the step, the log's last line, and that the same command resumes.
+pub fn run(step: &Step, log: &Path, watch: &mut dyn FnMut() -> Result<(), Failure>) -> Result<(), Failure> {
+    for command in &step.commands {
+        let mut objection = None;
+        let ran = process::run_watched(command, log, &mut || {
+            objection = watch().err();
+            objection.is_none()
+        });
+        if let Some(failure) = objection {
+            return Err(failure.hint("what is whole is kept: the same command goes on from there"));
+        }
+        if !ran.doing("cannot run", &command.program)? {
+            let mut failure = Failure::new(Class::Failed, format!("cannot {}", step.what))
+                .hint(format!("{} has all that was said; the same command goes on from this step", log.display()));
+            failure.causes.extend(process::last_words(log));
+            return Err(failure);
+        }
+    }
+    match &step.output {
+        Output::File(file) => {
+            let part = part(file);
+            super::gguf::read(&part)?;
+            fs::rename(&part, file).doing("cannot write", file)
+        }
+        Output::Mark(mark) => fs::write(mark, "").doing("cannot write", mark),
+    }
+}
+
+/// The digest that a file goes by in the engine's store.
+pub fn digest(file: &Path, watch: &mut dyn FnMut(u64) -> Result<(), Failure>) -> Result<String, Failure> {
+    let mut reader = fs::File::open(file).doing("cannot read", file)?;
+    let (mut hash, mut buffer, mut done) = (Sha256::new(), vec![0; 1 << 20], 0);
+    loop {
+        match reader.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(size) => {
+                hash.update(&buffer[..size]);
+                done += size as u64;
+                watch(done)?;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error).doing("cannot read", file),
+        }
+    }
+    let hex: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+    Ok(format!("sha256:{hex}"))
+}
+
+/// What the source's own configuration says of sampling and of where an answer ends. The chat template travels in the
+/// GGUF, where the engine finds it.
+pub fn parameters(folder: &Path) -> Map<String, Value> {
+    let read = |name: &str| -> Value {
+        fs::read(folder.join(name)).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
+    };
+    let (tokenizer, generation) = (read("tokenizer_config.json"), read("generation_config.json"));
+    let mut parameters = Map::new();
+    let token = |value: &Value| value.as_str().or_else(|| value["content"].as_str()).map(str::to_owned);
+    let ids = match &generation["eos_token_id"] {
+        Value::Array(ids) => ids.clone(),
+        Value::Null => Vec::new(),
+        id => vec![id.clone()],
+    };
+    let named = ids.iter().filter_map(|id| token(&tokenizer["added_tokens_decoder"][id.to_string()]));
+    let mut stops: Vec<String> = token(&tokenizer["eos_token"]).into_iter().chain(named).collect();
+    stops.sort();
+    stops.dedup();
+    if !stops.is_empty() {
+        parameters.insert("stop".to_owned(), stops.into());
+    }
+    for (theirs, ours) in [
+        ("temperature", "temperature"),
+        ("top_p", "top_p"),
+        ("top_k", "top_k"),
+        ("repetition_penalty", "repeat_penalty"),
+    ] {
+        if generation[theirs].is_number() {
+            parameters.insert(ours.to_owned(), generation[theirs].clone());
+        }
+    }
+    parameters
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn wanted(source: Source, work: &Path) -> Wanted {
+        Wanted { source, quantization: "Q5_K_M".to_owned(), work: work.to_owned() }
+    }
+
+    #[test]
+    fn a_plan_tells_the_bytes_of_each_stage_and_forgets_what_is_done() {
+        let folder = tempfile::tempdir().unwrap();
+        let wanted = wanted(Source::Repository("Qwen/Qwen3-235B-A22B".to_owned()), folder.path());
+        let plan = |wanted: &Wanted| super::plan(wanted, &Tools::default(), Some(470_000_000_000)).unwrap();
+        let whole = plan(&wanted);
+        let named: Vec<(&str, Option<u64>)> = whole
+            .steps
+            .iter()
+            .map(|step| (step.what.as_str(), step.bytes.map(|bytes| bytes / 1_000_000_000)))
+            .collect();
+        assert_eq!(
+            named,
+            [
+                ("build llama.cpp", None),
+                ("make a Python environment", None),
+                ("fetch Qwen/Qwen3-235B-A22B", Some(470)),
+                ("convert to GGUF", Some(470)),
+                ("quantise to Q5_K_M", Some(167)),
+            ]
+        );
+        assert_eq!(whole.missing_bytes() / 1_000_000_000, 1274);
+        fs::write(folder.path().join("source.done"), "").unwrap();
+        fs::write(folder.path().join("bf16.gguf"), "").unwrap();
+        assert_eq!(plan(&wanted).missing_bytes() / 1_000_000_000, 334);
+    }
+
+    #[test]
+    fn ready_shards_need_a_fraction() {
+        let folder = tempfile::tempdir().unwrap();
+        let wanted = wanted(Source::Ready("unsloth/X-GGUF".to_owned()), folder.path());
+        let tools = Tools { split: Some("/opt/llama-gguf-split".into()), ..Tools::default() };
+        let shards = folder.path().join("source/Q5_K_M");
+        fs::create_dir_all(&shards).unwrap();
+        for number in [2, 1] {
+            fs::write(shards.join(format!("X-Q5_K_M-0000{number}-of-00002.gguf")), "").unwrap();
+        }
+        let plan = plan(&wanted, &tools, Some(168_000_000_000)).unwrap();
+        let words: Vec<&str> = plan.steps.iter().map(|step| step.what.as_str()).collect();
+        assert_eq!(words, ["make a Python environment", "fetch unsloth/X-GGUF", "merge the shards"]);
+        let merge = plan.steps[2].commands[0].to_string();
+        assert!(
+            merge.starts_with("/opt/llama-gguf-split --merge ") && merge.contains("-00001-of-00002.gguf "),
+            "{merge}"
+        );
+    }
+
+    #[test]
+    fn sources_are_told_apart() {
+        assert_eq!(source("Qwen/Qwen3-8B").unwrap(), Source::Repository("Qwen/Qwen3-8B".to_owned()));
+        assert_eq!(source("https://huggingface.co/a/b").unwrap(), Source::Repository("a/b".to_owned()));
+        assert_eq!(source("hf.co/a/b").unwrap(), Source::Ready("a/b".to_owned()));
+        for wrong in ["", "a", "a/b/c", "-x/y", "../b", "a/b;c"] {
+            assert_eq!(source(wrong).unwrap_err().class, Class::Settings, "{wrong}");
+        }
+        let quantization = "Q9_Z".to_owned();
+        let wanted = Wanted { quantization, ..wanted(Source::Ready("a/b".to_owned()), Path::new("/w")) };
+        assert_eq!(plan(&wanted, &Tools::default(), None).unwrap_err().class, Class::Settings);
+    }
+
+    #[test]
+    fn stop_tokens_are_the_sources_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, value: Value| fs::write(folder.path().join(name), value.to_string()).unwrap();
+        assert!(parameters(folder.path()).is_empty());
+        write(
+            "tokenizer_config.json",
+            json!({"eos_token": {"content": "<|im_end|>"},
+            "added_tokens_decoder": {"7": {"content": "<|endoftext|>"}, "8": {"content": "<|im_end|>"}}}),
+        );
+        write(
+            "generation_config.json",
+            json!({"eos_token_id": [8, 7], "temperature": 0.7, "top_k": 20, "do_sample": true}),
+        );
+        let expected = json!({"stop": ["<|endoftext|>", "<|im_end|>"], "temperature": 0.7, "top_k": 20});
+        assert_eq!(Value::from(parameters(folder.path())), expected);
+    }
+}

@@ -1,0 +1,85 @@
+//! The edge's files: who is let in, and what stands behind which port.
+
+use std::fmt::Write as _;
+
+use ipnet::IpNet;
+
+use super::DECLARED;
+use crate::release::Contents;
+
+const NGINX: &str = include_str!("../../../config/nginx/nginx.conf");
+const GUARD: &str = include_str!("../../../config/nginx/guard.conf");
+
+/// Where the edge tells which files it runs.
+pub(super) const CONFIG_PATH: &str = "/.stack/declared";
+
+/// What the edge passes on: the port on the LAN, and the one on loopback behind it.
+pub(super) struct Doors {
+    pub(super) api: (u16, u16),
+    pub(super) grafana: (u16, u16),
+    pub(super) prometheus: (u16, u16),
+    /// Whether the host has IPv6: listening on an address family that is not there is an error.
+    pub(super) ipv6: bool,
+}
+
+/// Everything below `nginx/`, under the name `declared` that it is to tell.
+pub(super) fn files(allow: &[IpNet], doors: &Doors, declared: &str) -> Contents {
+    [("nginx.conf", NGINX.to_owned()), ("guard.conf", GUARD.to_owned()), ("allow.conf", allowed(allow))]
+        .into_iter()
+        .chain([("servers.conf", servers(doors, declared))])
+        .map(|(name, text)| (format!("nginx/{name}"), text))
+        .collect()
+}
+
+fn allowed(allow: &[IpNet]) -> String {
+    let mut text = "# From edge.allow: whoever is in none of these networks gets 403.\n".to_owned();
+    for network in allow {
+        let _ = writeln!(text, "{network} 0;");
+    }
+    text
+}
+
+fn servers(doors: &Doors, declared: &str) -> String {
+    let api = format!(
+        "    access_log /dev/stdout;\n    location = {CONFIG_PATH} {{\n        access_log off;\n        return 200 \
+         '{DECLARED}{declared}\\n';\n    }}\n"
+    );
+    // Normalised before it is compared, so that no spelling of a path gets past this.
+    let prometheus = "    location ~ ^/(-/(?!healthy$|ready$)|api/v1/(admin|write|otlp)) {\n        return 403 '{\"error\":\"not \
+                      through the edge\"}\\n';\n    }\n";
+    [
+        ("Ollama's API, through the gateway", "gateway", doors.api, api.as_str()),
+        ("Grafana", "grafana", doors.grafana, ""),
+        ("Prometheus, to read", "prometheus", doors.prometheus, prometheus),
+    ]
+    .into_iter()
+    .map(|(what, name, (lan, loopback), special)| {
+        let ipv6 = if doors.ipv6 { format!("    listen [::]:{lan};\n") } else { String::new() };
+        format!(
+            "# {what}.\nupstream {name} {{\n    server 127.0.0.1:{loopback} max_fails=0;\n    keepalive 32;\n}}\nserver {{\n    listen \
+             {lan};\n{ipv6}    include guard.conf;\n{special}    location / {{\n        proxy_pass http://{name};\n    }}\n}}\n"
+        )
+    })
+    .collect::<Vec<_>>()
+    .join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::Settings;
+
+    #[test]
+    fn what_is_checked_in_is_what_the_defaults_give() {
+        let doors = Doors { api: (11434, 11436), grafana: (3000, 13000), prometheus: (9090, 19090), ipv6: true };
+        let files = files(&Settings::default().edge.allow, &doors, "by-hand");
+        for name in ["allow.conf", "servers.conf"] {
+            let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/nginx").join(name);
+            if std::env::var_os("UPDATE_CONFIG").is_some() {
+                std::fs::write(&path, &files[&format!("nginx/{name}")]).unwrap();
+            }
+            let checked_in = std::fs::read_to_string(&path).unwrap_or_default();
+            assert_eq!(checked_in, files[&format!("nginx/{name}")], "run this test with UPDATE_CONFIG=1");
+        }
+    }
+}

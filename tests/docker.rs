@@ -1,0 +1,506 @@
+//! The docker runtime on a real engine, with images that `tests/images/build` makes from Debian packages.
+
+#![expect(clippy::disallowed_methods, reason = "what is tested has to be started from outside")]
+
+use std::{
+    env, fs,
+    io::{BufRead, BufReader, Read, Write},
+    net::{Ipv4Addr, TcpListener, TcpStream},
+    ops::Deref,
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    process::Command,
+    sync::OnceLock,
+    thread::{self, JoinHandle},
+    time::{Duration, Instant},
+};
+
+use crate::stage::{Stage, is_lacking, take_ports, until};
+
+/// A first deploy may have to build the program for the gateway's image.
+const FIRST_DEPLOY: Duration = Duration::from_secs(20 * 60);
+
+/// What `docker` says; fails the test if it says no.
+fn docker(args: &[&str]) -> String {
+    let done = Command::new("docker").args(args).output().unwrap();
+    assert!(done.status.success(), "docker {args:?}: {}", String::from_utf8_lossy(&done.stderr));
+    String::from_utf8(done.stdout).unwrap().trim().to_owned()
+}
+
+/// A stage whose components are containers.
+struct Contained {
+    stage: Stage,
+    api: u16,
+    lan_grafana: u16,
+    lan_prometheus: u16,
+    prometheus: u16,
+    grafana: u16,
+    _guard: TcpListener,
+}
+
+impl Deref for Contained {
+    type Target = Stage;
+
+    fn deref(&self) -> &Stage {
+        &self.stage
+    }
+}
+
+impl Contained {
+    /// None, where there is no engine or no Compose to test with.
+    fn new() -> Option<Self> {
+        let answers =
+            |args: &[&str]| Command::new("docker").args(args).output().is_ok_and(|done| done.status.success());
+        if (!answers(&["info"]) && is_lacking("docker")) || (!answers(&["compose", "version"]) && is_lacking("compose"))
+        {
+            return None;
+        }
+        build_images();
+        let stage = Stage::new();
+        let (more, guard) = take_ports();
+        let [_, gateway, grafana, lan_grafana, lan_prometheus] = more;
+        let [api, engine, prometheus, node_exporter] = *stage.ports() else { panic!("a stage has four ports") };
+        let folder = stage.path("").display().to_string();
+        stage.write(
+            "stack.toml",
+            &format!(
+                "[host]\nroot = \"{folder}root\"\n\n[engine]\nruntime = \"docker\"\nmodels_path = \"{folder}models\"\nmemory_limit = \
+                 \"2G\"\nnum_parallel = 4\n\n[edge]\nallow = [\"127.0.0.0/8\", \"::1\", \"10.91.0.0/24\", \"fd91::/64\"]\n\n[ports]\napi = {api}\nengine = \
+                 {engine}\ngateway = {gateway}\nprometheus = {prometheus}\ngrafana = {grafana}\nnode_exporter = \
+                 {node_exporter}\nlan_grafana = {lan_grafana}\nlan_prometheus = {lan_prometheus}\n\n[monitoring]\nscrape_interval = \
+                 \"1s\"\n\n[images]\nengine = \"stack-test-engine:1\"\nedge = \"stack-test-nginx:1\"\nprometheus = \
+                 \"stack-test-prometheus:1\"\ngrafana = \"stack-test-grafana:12\"\nnode-exporter = \"stack-test-node-exporter:1\"\n"
+            ),
+        );
+        let contained = Contained { stage, api, lan_grafana, lan_prometheus, prometheus, grafana, _guard: guard };
+        contained.wrappers();
+        Some(contained)
+    }
+
+    /// A first release runs.
+    fn deployed() -> Option<Self> {
+        let contained = Contained::new()?;
+        contained.start("deploy").finish_within(FIRST_DEPLOY).exits(0);
+        Some(contained)
+    }
+
+    /// A `cargo` with the developer's own environment, and a `docker` that writes down what it is asked.
+    fn wrappers(&self) {
+        let variables = ["HOME", "PATH", "CARGO_HOME", "RUSTUP_HOME", "CARGO_TARGET_DIR"];
+        let set = variables.iter().filter_map(|name| Some(format!("{name}='{}'", env::var(name).ok()?)));
+        let workspace = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
+        self.script("cargo", &format!("cd '{workspace}' && {} exec cargo \"$@\"", set.collect::<Vec<_>>().join(" ")));
+        let log = self.path("docker.log").display().to_string();
+        self.script("docker", &format!("echo \"$*\" >> '{log}'\nexec $(PATH=${{PATH#*:}} command -v docker) \"$@\""));
+    }
+
+    fn script(&self, name: &str, text: &str) {
+        self.write(&format!("bin/{name}"), &format!("#!/bin/sh\n{text}\n"));
+        fs::set_permissions(self.path(&format!("bin/{name}")), fs::Permissions::from_mode(0o755)).unwrap();
+    }
+
+    /// What Docker was asked while `act` went on.
+    fn asked(&self, act: impl FnOnce()) -> Vec<String> {
+        let _ = fs::remove_file(self.path("docker.log"));
+        act();
+        let log = fs::read_to_string(self.path("docker.log")).unwrap_or_default();
+        log.lines().map(str::to_owned).collect()
+    }
+
+    /// Containers of this stage: service and id, of those that run.
+    fn containers(&self, filter: &str) -> Vec<(String, String)> {
+        let format =
+            "{{.Label \"com.docker.compose.project.working_dir\"}}\t{{.Label \"com.docker.compose.service\"}}\t{{.ID}}";
+        let all = docker(&["ps", "--all", "--no-trunc", filter, "--format", format]);
+        let root = self.root().display().to_string();
+        let ours = all.lines().filter(|line| line.starts_with(&root));
+        let mut found: Vec<(String, String)> = ours
+            .map(|line| {
+                let fields: Vec<&str> = line.split('\t').collect();
+                (fields[1].to_owned(), fields[2].to_owned())
+            })
+            .collect();
+        found.sort();
+        found
+    }
+
+    fn running(&self) -> Vec<(String, String)> {
+        self.containers("--filter=status=running")
+    }
+
+    fn container(&self, service: &str) -> String {
+        self.running().into_iter().find(|(name, _)| name == service).expect(service).1
+    }
+
+    /// The services whose container is not the one they had.
+    fn replaced_since(&self, before: &[(String, String)]) -> Vec<String> {
+        let is_new = |found: &(String, String)| !before.contains(found);
+        self.running().into_iter().filter(is_new).map(|(service, _)| service).collect()
+    }
+
+    fn http(&self, port: u16, path: &str) -> (u16, String) {
+        let client = reqwest::blocking::Client::builder().no_proxy().timeout(Duration::from_secs(10)).build().unwrap();
+        let answer = client.get(format!("http://127.0.0.1:{port}{path}")).send().unwrap();
+        (answer.status().as_u16(), answer.text().unwrap())
+    }
+
+    /// A generation of so many tokens through the edge, 20 ms each; how many lines came, once it has ended.
+    fn stream(&self, tokens: u32) -> JoinHandle<usize> {
+        let port = self.api;
+        let (sender, begun) = std::sync::mpsc::channel();
+        let handle = thread::spawn(move || {
+            let body = format!(
+                "{{\"model\":\"qwen2.5-coder:32b-instruct-q8_0\",\"prompt\":\"a long story\",\"options\":{{\"num_predict\":{tokens}}}}}"
+            );
+            let client = reqwest::blocking::Client::builder().no_proxy().timeout(None).build().unwrap();
+            let answer = client.post(format!("http://127.0.0.1:{port}/api/generate")).body(body).send().unwrap();
+            let mut lines = 0;
+            for line in BufReader::new(answer).lines() {
+                let line = line.expect("the stream was cut");
+                lines += 1;
+                let _ = sender.send(());
+                if line.contains("\"done\":true") {
+                    return lines;
+                }
+            }
+            panic!("the stream ended without its last line after {lines} lines");
+        });
+        begun.recv_timeout(Duration::from_secs(30)).expect("a stream begins");
+        handle
+    }
+
+    /// Asks Grafana as its admin.
+    fn grafana(&self) -> serde_json::Value {
+        let password = self.ok("status --secrets --json").json()["grafana-admin-password"].as_str().unwrap().to_owned();
+        let client = reqwest::blocking::Client::builder().no_proxy().build().unwrap();
+        let url = format!("http://127.0.0.1:{}/api/state", self.grafana);
+        let answer = client.get(url).basic_auth("admin", Some(password)).send().unwrap();
+        serde_json::from_str(&answer.error_for_status().unwrap().text().unwrap()).unwrap()
+    }
+
+    fn note_in_grafana(&self, note: &'static str) {
+        let client = reqwest::blocking::Client::builder().no_proxy().build().unwrap();
+        let url = format!("http://127.0.0.1:{}/note", self.grafana);
+        client.post(url).body(note).send().unwrap().error_for_status().unwrap();
+    }
+}
+
+impl Drop for Contained {
+    /// Nothing of this stage outlives it, however the test went.
+    fn drop(&mut self) {
+        if self.root().exists() {
+            self.run("uninstall --data --yes");
+        }
+        let left = self.containers("--filter=status=running");
+        for (_, id) in self.containers("--no-trunc") {
+            let _ = Command::new("docker").args(["rm", "--force", "--volumes", &id]).output();
+        }
+        assert!(thread::panicking() || left.is_empty(), "{left:?} outlived their stage");
+    }
+}
+
+fn build_images() {
+    static BUILT: OnceLock<()> = OnceLock::new();
+    BUILT.get_or_init(|| {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/images/build");
+        let done = Command::new(script).arg(env!("CARGO_BIN_EXE_xtask")).output().unwrap();
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    });
+}
+
+#[test]
+fn a_stack_in_containers_lives_its_whole_life() {
+    let Some(stack) = Contained::deployed() else { return };
+    stack.is_healthy();
+    let services: Vec<String> = stack.running().into_iter().map(|(service, _)| service).collect();
+    assert_eq!(services, ["gateway", "grafana", "nginx", "node-exporter", "ollama", "prometheus"]);
+    stack.ok("verify");
+
+    // As declared, it costs one look at the engine, and none at Compose.
+    let asked = stack.asked(|| drop(stack.ok("deploy").says("nothing to do")));
+    assert_eq!(asked.len(), 2, "a look before and none behind, but for the table: {asked:?}");
+    assert!(asked.iter().all(|line| line.starts_with("ps ")), "{asked:?}");
+
+    assert!(stack.ok("logs gateway").stdout.contains("gateway listens on"));
+    let before = stack.running();
+    stack.ok("stop prometheus");
+    assert_eq!(stack.part("prometheus")["state"], "stopped");
+    stack.ok("start prometheus");
+    stack.is_healthy();
+    stack.ok("stop");
+    assert_eq!(stack.running(), []);
+    stack.ok("start");
+    stack.is_healthy();
+    assert_eq!(stack.running(), before);
+    let volumes = || docker(&["volume", "ls", "--quiet"]);
+    let project = fs::read_to_string(stack.root().join("current/.env")).unwrap();
+    let project = project
+        .lines()
+        .find_map(|line| line.strip_prefix("STACK_PROJECT='"))
+        .unwrap()
+        .trim_end_matches('\'')
+        .to_owned();
+    stack.ok("uninstall --yes");
+    assert_eq!(stack.containers("--no-trunc"), []);
+    assert!(volumes().contains(&format!("{project}_grafana")));
+    stack.ok("deploy");
+    stack.ok("uninstall --data --yes");
+    assert!(!volumes().contains(&project), "{}", volumes());
+}
+
+#[test]
+fn changed_files_are_what_runs_and_no_stream_is_cut() {
+    let Some(stack) = Contained::deployed() else { return };
+    let (before, stream) = (stack.running(), stack.stream(400));
+    stack.write("local/nginx/mine.conf", "server_names_hash_bucket_size 128;\n");
+    stack.set("allow", "[\"127.0.0.0/8\", \"10.0.0.0/8\"]");
+    stack.ok("deploy").says("reload edge");
+    stack.write("local/rules/mine.yml", "groups: [{ name: mine, rules: [{ record: one, expr: vector(1) }] }]\n");
+    stack.ok("deploy").says("reload prometheus");
+    assert!(!stream.is_finished(), "the stream was to go on meanwhile");
+    assert_eq!(stream.join().unwrap(), 401);
+    assert_eq!(stack.replaced_since(&before), Vec::<String>::new());
+    assert!(stack.http(stack.prometheus, "/api/v1/rules").1.contains("\"mine\""));
+    // A file that its own program would refuse never gets there.
+    stack.write("local/nginx/mine.conf", "no_such_directive;\n");
+    stack.run("deploy").exits(4).says("no_such_directive").says("nothing that runs was touched");
+    assert_eq!(stack.replaced_since(&before), Vec::<String>::new());
+    stack.is_healthy();
+}
+
+#[test]
+fn a_sick_image_never_stays() {
+    let Some(stack) = Contained::deployed() else { return };
+    let (before, release) = (stack.running(), stack.current());
+    stack.set_image("engine", "stack-test-engine:sick");
+    stack.run("deploy").exits(4).says("the engine is not healthy").says("it hurts").says("rolled back");
+    assert_eq!((stack.current(), stack.replaced_since(&before)), (release, vec!["ollama".to_owned()]));
+    stack.is_healthy();
+    stack.ok("verify");
+}
+
+#[test]
+fn data_that_another_image_has_migrated_is_put_back() {
+    let Some(stack) = Contained::deployed() else { return };
+    stack.note_in_grafana("before");
+    stack.set_image("grafana", "stack-test-grafana:13");
+    // A sick thirteenth: it migrates the database and then falls over.
+    let volume = stack.volume("grafana");
+    docker(&[
+        "run",
+        "--rm",
+        "--user=0",
+        "--entrypoint=touch",
+        &format!("--volume={volume}:/data"),
+        "stack-test-tools:1",
+        "/data/sick",
+    ]);
+    stack.run("deploy").exits(4).says("the grafana is not healthy").says("rolled back");
+    let state = stack.grafana();
+    assert_eq!((&state["version"], &state["note"]), (&12.into(), &"before".into()));
+    docker(&[
+        "run",
+        "--rm",
+        "--user=0",
+        "--entrypoint=rm",
+        &format!("--volume={volume}:/data"),
+        "stack-test-tools:1",
+        "/data/sick",
+    ]);
+    stack.ok("deploy").says("copy its volume");
+    stack.note_in_grafana("after");
+    assert_eq!(stack.grafana()["version"], 13);
+    stack.ok("rollback").says("put back its volume");
+    let state = stack.grafana();
+    assert_eq!((&state["version"], &state["note"]), (&12.into(), &"before".into()));
+    stack.is_healthy();
+}
+
+#[test]
+fn a_compose_that_was_killed_in_the_middle_is_gone_on_with() {
+    let Some(stack) = Contained::deployed() else { return };
+    // A recreation, cut off when the new container is there and the old one is about to go.
+    stack.set("num_parallel", "2");
+    let folder = stack.path("").display().to_string();
+    stack.script(
+        "docker",
+        &format!(
+            "real=$(PATH=${{PATH#*:}} command -v docker)\ncase \" $* \" in *' up '*) \"$real\" \"$@\" & up=$!\n\
+             while kill -0 $up 2>/dev/null; do \"$real\" ps -a --filter status=created --format '{{{{.Names}}}}' | grep -q _stack- && \
+             kill -9 $up; done; touch '{folder}cut'; exit 137;; esac\nexec \"$real\" \"$@\""
+        ),
+    );
+    let job = stack.start("deploy");
+    until("Compose is cut off", || fs::exists(stack.path("cut")).unwrap().then_some(()));
+    job.kill();
+    stack.wrappers();
+    stack.ok("deploy");
+    stack.is_healthy();
+    assert_eq!(stack.containers("--no-trunc"), stack.running(), "remnants");
+    assert!(stack.journal_is_closed());
+}
+
+#[test]
+fn only_the_allowed_are_answered() {
+    let Some(stack) = Contained::deployed() else { return };
+    for port in [stack.api, stack.lan_grafana, stack.lan_prometheus] {
+        assert_ne!(stack.http(port, "/").0, 403, "loopback on {port}");
+    }
+    for path in ["/-/reload", "/%2d/quit", "//-/reload", "/api/v1/admin/tsdb/snapshot"] {
+        assert_eq!(stack.http(stack.lan_prometheus, path).0, 403, "{path}");
+    }
+    assert_eq!(stack.http(stack.lan_prometheus, "/-/ready").0, 200);
+    let Some(net) = Neighbours::new() else { return };
+    for (place, address, code) in [
+        ("in", net.host_v4_in(), "200"),
+        ("in", "[fd91::1]", "200"),
+        ("out", "10.92.0.1", "403"),
+        ("out", "[fd92::1]", "403"),
+    ] {
+        let url = format!("http://{address}:{}/api/version", stack.api);
+        assert_eq!(net.curl(place, &url), code, "from {place} to {address}");
+    }
+    for port in [stack.lan_grafana, stack.lan_prometheus] {
+        assert_eq!(net.curl("out", &format!("http://10.92.0.1:{port}/-/ready")), "403");
+    }
+    // What stands behind the edge is on loopback.
+    assert_eq!(net.curl("in", &format!("http://10.91.0.1:{}/", stack.prometheus)), "000");
+}
+
+/// Two network namespaces, each with its own cable to this one: a network inside of the allowlist, and one outside.
+struct Neighbours {
+    names: [(&'static str, String); 2],
+}
+
+impl Neighbours {
+    fn new() -> Option<Self> {
+        let ip = |line: &str| {
+            let done = Command::new("ip").args(line.split_whitespace()).output();
+            done.is_ok_and(|done| done.status.success())
+        };
+        let id = std::process::id() % 10_000;
+        let net = Neighbours { names: [("in", format!("sin{id}")), ("out", format!("sout{id}"))] };
+        for ((_, name), number) in net.names.iter().zip([91, 92]) {
+            let made = ip(&format!("netns add {name}"))
+                && ip(&format!("link add {name} type veth peer name peer0 netns {name}"))
+                && ip(&format!("addr add 10.{number}.0.1/24 dev {name}"))
+                && ip(&format!("-6 addr add fd{number}::1/64 dev {name} nodad"))
+                && ip(&format!("link set {name} up"))
+                && ip(&format!("-n {name} addr add 10.{number}.0.2/24 dev peer0"))
+                && ip(&format!("-n {name} -6 addr add fd{number}::2/64 dev peer0 nodad"))
+                && ip(&format!("-n {name} link set peer0 up"));
+            if !made {
+                is_lacking("netns");
+                return None;
+            }
+        }
+        Some(net)
+    }
+
+    fn host_v4_in(&self) -> &'static str {
+        "10.91.0.1"
+    }
+
+    /// The status of an answer; 000: there is none.
+    fn curl(&self, place: &str, url: &str) -> String {
+        let name = &self.names.iter().find(|(known, _)| *known == place).unwrap().1;
+        let args = [
+            "netns",
+            "exec",
+            name,
+            "curl",
+            "-g",
+            "-s",
+            "--noproxy",
+            "*",
+            "-m",
+            "5",
+            "-o",
+            "/dev/null",
+            "-w",
+            "%{http_code}",
+            url,
+        ];
+        let done = Command::new("ip").args(args).output().unwrap();
+        String::from_utf8(done.stdout).unwrap()
+    }
+}
+
+impl Drop for Neighbours {
+    fn drop(&mut self) {
+        for (_, name) in &self.names {
+            let _ = Command::new("ip").args(["link", "del", name]).output();
+            let _ = Command::new("ip").args(["netns", "del", name]).output();
+        }
+    }
+}
+
+/// The whole of it is 3 GiB and two minutes; by itself a part, so that it can be run every time.
+#[test]
+fn large_uploads_and_slow_streams_take_no_memory() {
+    let whole = env::var_os("STACK_TESTS_WHOLE").is_some();
+    let (mebibytes, tokens) = if whole { (3 * 1024, 6000) } else { (256, 250) };
+    let Some(stack) = Contained::deployed() else { return };
+    let (before, stream) = (stack.peak_memory(), stack.stream(tokens));
+    let begun = Instant::now();
+    upload(stack.api, mebibytes);
+    let took = begun.elapsed();
+    assert_eq!(stream.join().unwrap(), tokens as usize + 1);
+    let after = stack.peak_memory();
+    eprintln!("{mebibytes} MiB up in {took:.1?}; {tokens} tokens; peak KiB before {before:?}, after {after:?}");
+    for ((name, before), (_, after)) in before.iter().zip(&after) {
+        assert!(after - before < 48 * 1024, "{name}: from {before} to {after} KiB");
+    }
+}
+
+/// Sends a blob of zeros in chunks, as Ollama's own client does, without saying how long it will be.
+fn upload(port: u16, mebibytes: usize) {
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
+    let digest = "0".repeat(64);
+    let head = format!(
+        "POST /api/blobs/sha256:{digest} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n"
+    );
+    stream.write_all(head.as_bytes()).unwrap();
+    let mut chunk = b"100000\r\n".to_vec();
+    chunk.resize(chunk.len() + (1 << 20), 0);
+    chunk.extend(b"\r\n");
+    (0..mebibytes).for_each(|_| stream.write_all(&chunk).unwrap());
+    stream.write_all(b"0\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    // All of it has gone through: only at its end can the digest turn out wrong.
+    assert!(answer.starts_with("HTTP/1.1 400") && answer.contains("digest"), "{answer}");
+}
+
+impl Contained {
+    fn set_image(&self, component: &str, image: &str) {
+        let text = fs::read_to_string(self.path("stack.toml")).unwrap();
+        let (settings, images) = text.split_once("[images]\n").unwrap();
+        let lines = images.lines().map(|line| match line.starts_with(&format!("{component} = ")) {
+            true => format!("{component} = \"{image}\"\n"),
+            false => format!("{line}\n"),
+        });
+        self.write("stack.toml", &format!("{settings}[images]\n{}", lines.collect::<String>()));
+    }
+
+    fn volume(&self, name: &str) -> String {
+        let format = "{{range .Mounts}}{{if eq .Type \"volume\"}}{{.Name}} {{end}}{{end}}";
+        docker(&["inspect", "--format", format, &self.container(name)])
+    }
+
+    /// The most memory that the edge and the gateway ever had, in KiB, all their processes together.
+    fn peak_memory(&self) -> Vec<(String, u64)> {
+        ["nginx", "gateway"]
+            .map(|service| {
+                let pids = docker(&["top", &self.container(service), "-eo", "pid"]);
+                let peaks = pids.lines().skip(1).map(|pid| {
+                    let status =
+                        fs::read_to_string(Path::new("/proc").join(pid.trim()).join("status")).unwrap_or_default();
+                    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+                    peak.map_or(0, |peak| peak.trim().trim_end_matches(" kB").trim().parse().unwrap())
+                });
+                (service.to_owned(), peaks.sum())
+            })
+            .into()
+    }
+}

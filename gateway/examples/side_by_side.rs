@@ -290,19 +290,20 @@ fn median(mut values: Vec<f64>) -> f64 {
 }
 
 async fn measure() {
-    let mut pin = Command::new("taskset");
-    pin.args(["-pc", "0", &std::process::id().to_string()]).stdout(Stdio::null());
-    assert!(pin.status().unwrap().success(), "taskset pins the clients");
+    let pinned =
+        Command::new("taskset").args(["-pc", "0", &std::process::id().to_string()]).stdout(Stdio::null()).status();
+    assert!(pinned.unwrap().success(), "taskset pins the clients");
     let own = env::current_exe().unwrap().display().to_string();
     let folder = tempfile::tempdir().unwrap();
     let addresses = [free_address().await, free_address().await, free_address().await];
-    let [engine, _, gateway_at] = addresses.map(|address| address.to_string());
+    let [engine, nginx_at, gateway_at] = addresses.map(|address| address.to_string());
     let config = nginx(folder.path(), addresses[1], addresses[0]);
     let servers = [
         Server::start("direct", "0", addresses[0], &[&own, "engine", &engine]),
         Server::start("nginx", "1", addresses[1], &["nginx", "-c", &config]),
         Server::start("gateway", "1", addresses[2], &[&own, "gateway", &gateway_at, &engine]),
     ];
+    let _ = nginx_at;
     for server in &servers {
         server.is_up().await;
     }

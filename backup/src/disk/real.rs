@@ -8,6 +8,8 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use rustix::fs::{FlockOperation, OFlags};
 
@@ -15,6 +17,12 @@ use super::{ALIGNMENT, Disk, Facts, Guard, Input, Listed, Lock, Output};
 
 /// A file from this size on is worth the trouble of direct reads.
 const DIRECT_FROM: u64 = 1 << 20;
+
+/// A process that is just being started from this one has our locks too, until it is itself.
+const LOCK_PATIENCE: Duration = Duration::from_millis(200);
+
+/// Between two tries.
+const LOCK_RETRY: Duration = Duration::from_millis(5);
 
 /// A folder of this machine.
 pub struct RealDisk {
@@ -97,10 +105,14 @@ impl Disk for RealDisk {
             Lock::Shared => FlockOperation::NonBlockingLockShared,
             Lock::Exclusive => FlockOperation::NonBlockingLockExclusive,
         };
-        match rustix::fs::flock(&file, operation) {
-            Ok(()) => Ok(Some(Box::new(HeldFile { _file: file }))),
-            Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
-            Err(error) => Err(error.into()),
+        let deadline = Instant::now() + LOCK_PATIENCE;
+        loop {
+            match rustix::fs::flock(&file, operation) {
+                Ok(()) => return Ok(Some(Box::new(HeldFile { _file: file }))),
+                Err(rustix::io::Errno::WOULDBLOCK) if Instant::now() < deadline => thread::sleep(LOCK_RETRY),
+                Err(rustix::io::Errno::WOULDBLOCK) => return Ok(None),
+                Err(error) => return Err(error.into()),
+            }
         }
     }
 

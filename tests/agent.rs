@@ -22,13 +22,13 @@ impl<'a> Played<'a> {
         let [api, engine, ..] = stage.ports() else { unreachable!() };
         let line = format!(
             "host engine --listen 127.0.0.1:{engine} --models {} --keep-alive 5m --num-parallel 4 --max-loaded-models 2 \
-             --context-length 32768 --seed {MODEL} --seed qwen3:8b --time-to-first-token-ms 1 --time-per-output-token-ms 0 \
+             --context-length 32768 --max-queue 512 --seed {MODEL} --seed qwen3:8b --time-to-first-token-ms 1 --time-per-output-token-ms 0 \
              --load-ms 0 --scenarios {}",
             stage.path("models").display(),
             scenarios.display()
         );
         let engine_job = stage.start(&line);
-        let line = format!("host gateway --listen 127.0.0.1:{api} --upstream 127.0.0.1:{engine}");
+        let line = format!("host gateway --listen 127.0.0.1:{api} --upstream 127.0.0.1:{engine} --slots 4 --queue 512");
         let gateway_job = stage.start(&line);
         let url = format!("http://127.0.0.1:{api}/api/version");
         until("the gateway answers", || reqwest::blocking::get(&url).ok().filter(|it| it.status().is_success()));

@@ -142,7 +142,7 @@ fn engine(stage: &Stage, pieces: u32) -> (Job, Engine) {
     let listen = format!("127.0.0.1:{}", stage.ports()[1]);
     let job = stage.start(&format!(
         "host engine --listen {listen} --models models --keep-alive 5m --num-parallel 1 --max-loaded-models 1 \
-         --context-length 4096 --time-to-first-token-ms 0 --time-per-output-token-ms 0 --load-ms 0 --scenarios scenarios.toml"
+         --context-length 4096 --max-queue 512 --time-to-first-token-ms 0 --time-per-output-token-ms 0 --load-ms 0 --scenarios scenarios.toml"
     ));
     let engine = Engine::at(format!("http://{listen}"));
     until("the engine answers", || engine.list().ok());

@@ -15,8 +15,9 @@ use ops::agent::{
 use ops::verify::Verdict;
 use serde_json::json;
 use stack::{
-    component::Runtime,
+    component::{Component, Runtime},
     failure::{Class, Failure},
+    observed::Question,
     release::Contents,
     settings::{RuntimeChoice, Settings},
 };
@@ -150,11 +151,12 @@ fn configure(settings: Option<&Path>, place: &Place, args: &cli::Configure) -> R
 }
 
 /// Whether the API answers from this machine, and what.
-pub(crate) fn api(session: &Session) -> Result<(Verdict, String)> {
+pub(crate) fn api(session: &mut Session) -> Result<(Verdict, String)> {
     if !session.is_here && session.settings.engine.runtime == RuntimeChoice::Fixed(Runtime::Sandbox) {
         return Ok((Verdict::Skip, "a sandbox listens on its own machine's loopback only".to_owned()));
     }
-    let target = match target(&session.settings, session.is_here, &Asked::default()) {
+    let asked = Asked { endpoint: sandbox_endpoint(session)?, ..Asked::default() };
+    let target = match target(&session.settings, session.is_here, &asked) {
         Ok(target) => target,
         Err(error) => return Ok((Verdict::Skip, error.to_string())),
     };
@@ -164,6 +166,13 @@ pub(crate) fn api(session: &Session) -> Result<(Verdict, String)> {
         Err(diagnosis @ (Diagnosis::Key { .. } | Diagnosis::Model { .. })) => (Verdict::Pass, diagnosis.words()),
         Err(diagnosis) => (Verdict::Fail, diagnosis.words()),
     })
+}
+
+/// Where a sandbox on this machine answers: its gateway may have another port than the settings want.
+fn sandbox_endpoint(session: &mut Session) -> Result<Option<String>> {
+    let observed = session.client.observe(Question::default())?;
+    let release = observed.current_release().filter(|it| it.content.runtime == Runtime::Sandbox);
+    Ok(release.and_then(|release| release.service(Component::Gateway)).map(|gateway| gateway.url("")))
 }
 
 /// What an agent is to work with: as named, else as the stack's settings have it.

@@ -31,7 +31,7 @@ pub(crate) fn run(settings: Option<&Path>, args: &cli::Verify) -> Result<Exit> {
             Err(exit) => return Ok(exit),
         },
     };
-    let criteria = criteria::criteria(&checks, agent::api(&session)?, &agent::place()?);
+    let criteria = criteria::criteria(&checks, agent::api(&mut session)?, &agent::place()?);
     if !args.json {
         criteria.iter().try_for_each(|check| report::data(&line(check)))?;
     }

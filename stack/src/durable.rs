@@ -18,7 +18,7 @@ pub fn write(path: &Path, content: &[u8]) -> io::Result<()> {
     write_with(path, content, 0o644)
 }
 
-/// Like [`write`], for its owner's eyes only, and so from the first byte on.
+/// Like [`write()`], for its owner's eyes only, and so from the first byte on.
 pub fn write_private(path: &Path, content: &[u8]) -> io::Result<()> {
     write_with(path, content, 0o600)
 }

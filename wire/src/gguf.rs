@@ -4,7 +4,7 @@
 //! padding, tensor data; little endian; strings and arrays carry their length as 64 bits.
 //!
 //! Invariant: writing is a pure function of the [`File`], so the same model has the same digest everywhere. Reading
-//! stops before the tensors, takes memory bounded by [`MAX_STRING_BYTES`] and [`MAX_ARRAY_KEPT`] per value, and
+//! stops before the tensors, takes memory bounded by `MAX_STRING_BYTES` and `MAX_ARRAY_KEPT` per value, and
 //! trusts no length.
 
 use std::io::{self, Read};

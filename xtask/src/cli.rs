@@ -496,7 +496,7 @@ pub(crate) enum Model {
     Fit(ModelFit),
     /// Bring a model to the host, as a job that goes on without you; what came is kept
     Pull {
-        /// As Ollama names it, or hf.co/USER/REPO[:QUANT]
+        /// As Ollama names it, or hf.co/USER/REPO:QUANT
         #[arg(value_parser = value::model)]
         name: String,
         /// Although it does not fit

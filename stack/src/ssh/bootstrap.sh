@@ -33,8 +33,10 @@ if [ "$kind" = sources ]; then
   pid=$(cat "$build/pid");
   until [ -e "$build/ended" ]; do
     echo "building $nonce $(tail -n 1 "$build/log")"; sleep 1;
-    kill -0 "$pid" 2>/dev/null || [ -e "$build/ended" ] || echo 1 > "$build/ended";
+    kill -0 "$pid" 2>/dev/null || [ -e "$build/ended" ] || echo 1 > "$build/ended" || exit 70;
   done;
+  # Whose client is gone ends here, and leaves what was built to those who still wait.
+  echo "building $nonce done" || exit 70;
   if [ "$(cat "$build/ended")" = 0 ]; then mv -f "$build/src/target/$triple/ship/xtask" "$new";
   else tail -n 30 "$build/log" >&2; rm -rf "$build" "$new"; exit 70;
   fi;

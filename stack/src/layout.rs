@@ -43,6 +43,11 @@ impl Root {
         self.bin().join("xtask")
     }
 
+    /// Where our program is built, if this host has to.
+    pub(crate) fn build(&self) -> PathBuf {
+        self.0.join("build")
+    }
+
     /// The identity of that program.
     pub(crate) fn program_id(&self) -> PathBuf {
         self.bin().join("xtask.id")

@@ -203,7 +203,9 @@ impl Apply<'_> {
             return Err(Failure::new(Class::Refused, format!("this program is {}, not {id}", self.host.program_id)));
         }
         durable::copy_program(&self.host.program, &self.root.program()).doing("cannot write", &self.root.program())?;
-        durable::write(&self.root.program_id(), id.as_bytes()).doing("cannot write", &self.root.program_id())
+        durable::write(&self.root.program_id(), id.as_bytes()).doing("cannot write", &self.root.program_id())?;
+        // It may have been built here.
+        remove(&self.root.build())
     }
 
     /// Builds the release beside the others under a name that is no release's, and renames it once it is whole. One

@@ -19,7 +19,8 @@ echo "ready $nonce";
 head -c "$size" > "$new" || { rm -f "$new"; exit 74; };
 got=$( (sha256sum "$new" || shasum -a 256 "$new") 2>/dev/null );
 case "$got" in "$sum "*) ;; *) rm -f "$new"; echo "damaged $nonce"; exit 65;; esac;
-# Sources are built here, by a process that outlives the connection: whoever comes next finds it, and follows it.
+# Sources are built here, by a process that outlives the connection: whoever comes next finds it, and follows it. Each
+# takes a copy; who installs the program removes the build.
 if [ "$kind" = sources ]; then
   build="$root/build/$id";
   if mkdir -p "$root/build" && mkdir "$build" 2>/dev/null; then
@@ -35,12 +36,9 @@ if [ "$kind" = sources ]; then
     echo "building $nonce $(tail -n 1 "$build/log")"; sleep 1;
     kill -0 "$pid" 2>/dev/null || [ -e "$build/ended" ] || echo 1 > "$build/ended" || exit 70;
   done;
-  # Whose client is gone ends here, and leaves what was built to those who still wait.
-  echo "building $nonce done" || exit 70;
-  if [ "$(cat "$build/ended")" = 0 ]; then mv -f "$build/src/target/$triple/ship/xtask" "$new";
+  if [ "$(cat "$build/ended")" = 0 ]; then cp "$build/src/target/$triple/ship/xtask" "$new" || exit 74;
   else tail -n 30 "$build/log" >&2; rm -rf "$build" "$new"; exit 70;
   fi;
-  rm -rf "$root/build";
 fi;
 chmod 755 "$new";
 exec "$new" host serve --root="$root" --nonce="$nonce";

@@ -7,20 +7,24 @@ use serde_json::Value;
 
 use crate::stage::Stage;
 
-const HERE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests");
+pub(crate) const HERE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests");
 
 /// A stage that takes itself for a Mac.
-fn mac() -> Stage {
+pub(crate) fn mac() -> Stage {
     let stage = Stage::new();
-    fs::create_dir_all(stage.path("state")).unwrap();
-    let state = stage.path("state").display().to_string();
-    for tool in fs::read_dir(format!("{HERE}/mac")).unwrap() {
-        let tool = tool.unwrap();
-        let name = tool.file_name().into_string().unwrap();
-        let places = format!("STAND_IN_STATE='{state}' STAND_IN_FIXTURES='{HERE}/fixtures/macos'");
-        stage.script(&name, &format!("{places} exec '{HERE}/mac/{name}' \"$@\""));
-    }
+    stand_in(&stage, "mac");
     stage
+}
+
+/// Puts the tools of a system first on PATH; what they change is below `state`.
+pub(crate) fn stand_in(stage: &Stage, system: &str) {
+    fs::create_dir_all(stage.path("state")).unwrap();
+    let (state, bin) = (stage.path("state").display().to_string(), stage.path("bin").display().to_string());
+    for tool in fs::read_dir(format!("{HERE}/{system}")).unwrap() {
+        let name = tool.unwrap().file_name().into_string().unwrap();
+        let places = format!("STAND_IN_STATE='{state}' STAND_IN_BIN='{bin}' STAND_IN_FIXTURES='{HERE}/fixtures/macos'");
+        stage.script(&name, &format!("{places} exec '{HERE}/{system}/{name}' \"$@\""));
+    }
 }
 
 /// `preflight --json` by the name of the check.

@@ -279,6 +279,10 @@ pub(crate) fn among_own_mounts(test: impl Fn()) {
     }
 }
 
+pub(crate) fn is_root() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
 /// Runs a system's program to its good end.
 pub(crate) fn system(program: &str, args: &[&str]) {
     Job::start(format!("{program} {args:?}"), Command::new(program).args(args).env("PATH", PATH)).finish().exits(0);
@@ -372,7 +376,7 @@ impl Stage {
     }
 
     /// Puts a program of this name first on PATH: a shell script that does as told, and then serves, answering
-    /// everything with 200.
+    /// everything with 200, and with what it has set as `STAGE_SAYS`.
     pub(crate) fn fake(&self, name: &str, script: &str) {
         let serve = again(&serves, &BTreeMap::new());
         let command: Vec<String> = std::iter::once(serve.get_program())
@@ -646,9 +650,11 @@ fn is_hidden(name: &OsStr) -> bool {
 #[ignore = "a part of other tests"]
 fn serves() {
     let Ok(address) = env::var("STAGE_SERVES") else { return };
+    let said = env::var("STAGE_SAYS").unwrap_or_default();
     let listener = TcpListener::bind(address).unwrap();
     for mut stream in listener.incoming().flatten() {
         let _ = stream.read(&mut [0; 4096]);
-        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+        let length = said.len();
+        let _ = write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{said}");
     }
 }

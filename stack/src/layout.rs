@@ -169,6 +169,11 @@ impl Root {
         self.data().join("textfile")
     }
 
+    /// How the machine was set before it was tuned.
+    pub fn tuned(&self) -> PathBuf {
+        self.state().join("tune.json")
+    }
+
     pub(crate) fn jobs(&self) -> PathBuf {
         self.state().join("jobs")
     }

@@ -8,6 +8,7 @@ mod clock;
 mod control;
 mod deploy;
 mod diff;
+mod doctor;
 mod host;
 mod init;
 mod job;
@@ -24,6 +25,7 @@ mod status;
 mod there;
 #[cfg(test)]
 mod tidy;
+mod tune;
 mod uninstall;
 mod verify;
 
@@ -48,6 +50,8 @@ fn main() -> ExitCode {
         Verb::Restart(args) => control::run(settings, Action::Restart, &args),
         Verb::Rollback(args) => deploy::roll_back(settings, &args),
         Verb::Verify(args) => verify::run(settings, &args),
+        Verb::Doctor(args) => doctor::run(settings, &args),
+        Verb::Tune(args) => tune::run(settings, &args),
         Verb::Bench(args) => bench::run(settings, *args),
         Verb::Backup(args) => backup::run(settings, args),
         Verb::Uninstall(args) => uninstall::run(settings, &args),

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use super::Follow;
+use super::{Follow, Host, lock};
 use crate::{
     failure::{Class, Doing, Failure},
     plan::Plan,
@@ -41,13 +41,18 @@ pub(super) enum Way<'a> {
 
 impl Way<'_> {
     /// The way for what the plan wants of root; without such a step nobody is asked.
-    pub(super) fn find<'a>(plan: &Plan, password: Option<&'a Secret>) -> Result<Way<'a>, Failure> {
+    pub(super) fn of<'a>(plan: &Plan, password: Option<&'a Secret>) -> Result<Way<'a>, Failure> {
         let commands: Vec<&Command> = plan.steps.iter().flat_map(|step| step.as_root()).collect();
+        Way::find(&commands, password)
+    }
+
+    /// The way for these commands.
+    pub(super) fn find<'a>(commands: &[&Command], password: Option<&'a Secret>) -> Result<Way<'a>, Failure> {
         if commands.is_empty() || rustix::process::geteuid().is_root() {
             return Ok(Way::Direct);
         }
         let Some(sudo) = process::find("sudo") else {
-            return Err(refused(&commands, "there is no sudo", ""));
+            return Err(refused(commands, "there is no sudo", ""));
         };
         let nothing = Path::new("/dev/null");
         let nothing = File::open(nothing).doing("cannot open", nothing)?;
@@ -63,7 +68,7 @@ impl Way<'_> {
             }
         }
         let why = if password.is_some() { "sudo does not take that password" } else { "sudo wants a password" };
-        Err(refused(&commands, why, &said))
+        Err(refused(commands, why, &said))
     }
 
     /// Runs a command to its end. What root has begun is not cut short: an objection counts once it has ended.
@@ -102,6 +107,13 @@ fn with_environment(before: &[&str], command: &Command) -> Command {
     words.extend(command.args.iter().cloned());
     let program = words.remove(0).into();
     Command { program, args: words, env: [].into() }
+}
+
+/// Has root run commands that belong to no release.
+pub(super) fn run(host: &Host, what: &str, commands: &[Command], follow: &mut Follow<'_>) -> Result<(), Failure> {
+    let way = Way::find(&commands.iter().collect::<Vec<_>>(), host.password.as_ref())?;
+    let lock = lock(&host.root, what)?;
+    commands.iter().try_for_each(|command| way.run(command, &lock, follow))
 }
 
 fn refused(commands: &[&Command], why: &str, said: &str) -> Failure {

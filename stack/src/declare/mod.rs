@@ -8,6 +8,7 @@ pub(crate) mod docker;
 mod engine;
 mod grafana;
 mod nginx;
+mod packages;
 mod prometheus;
 mod sandbox;
 
@@ -32,8 +33,9 @@ use crate::{
 pub(crate) const DECLARED: &str = "declared-";
 
 /// Programs that a release uses if the host has them; the first name is how facts are keyed.
-const PROGRAMS: [&[&str]; 7] = [
+const PROGRAMS: [&[&str]; 8] = [
     &["apt-get"],
+    &["curl"],
     &["docker"],
     &["prometheus"],
     &["promtool"],

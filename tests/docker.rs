@@ -311,6 +311,21 @@ fn data_that_another_image_has_migrated_is_put_back() {
 }
 
 #[test]
+fn a_changed_secret_reaches_the_one_that_uses_it_and_no_other() {
+    let Some(stack) = Contained::deployed() else { return };
+    stack.note_in_grafana("mine");
+    let before = stack.running();
+    stack.shell("printf open-sesame | $XTASK secret set grafana-admin-password").exits(0);
+    stack.ok("deploy").says("bring up grafana (its image, environment or secret changed)");
+    assert_eq!(stack.replaced_since(&before), ["grafana"]);
+    // It logs in with what the host keeps.
+    assert_eq!(stack.grafana()["note"], "mine");
+    stack.ok("deploy").says("nothing to do");
+    let found = stack.shell("grep -rl open-sesame root --exclude-dir=secrets");
+    assert_eq!((found.code, found.stdout.as_str()), (Some(1), ""), "it is written down nowhere else");
+}
+
+#[test]
 fn a_compose_that_was_killed_in_the_middle_is_gone_on_with() {
     let Some(stack) = Contained::deployed() else { return };
     // A recreation, cut off when the new container is there and the old one is about to go.

@@ -11,7 +11,7 @@ use super::{
     engine,
     grafana::{self, PASSWORD},
     nginx::{self, Doors},
-    prometheus,
+    packages, prometheus,
 };
 use crate::{
     component::Component,
@@ -66,7 +66,7 @@ fn own_image(program: &str) -> String {
 }
 
 pub(super) fn make(host: &Host<'_>) -> Result<Made, Failure> {
-    let install = install(host);
+    let install = packages::steps(host);
     if install.is_empty() {
         usable(host)?;
     }
@@ -83,7 +83,8 @@ pub(super) fn make(host: &Host<'_>) -> Result<Made, Failure> {
     let images = images(host.settings, &host.wanted.program);
     let ids = ids(host, &images);
     // Without an engine nothing can be said of images yet.
-    let first = if install.is_empty() { missing_images(host, &images, &ids)? } else { install };
+    let mut first = if install.is_empty() { missing_images(host, &images, &ids)? } else { install };
+    first.extend(missing_secrets(host));
     let values = values(host, &ids, mac)?;
     let files = Files { nvidia, mac };
     let mut services: Vec<Service> = SERVICES
@@ -113,23 +114,6 @@ pub(super) fn make(host: &Host<'_>) -> Result<Made, Failure> {
     contents.extend(grafana::files(host.settings, host.port(Component::Prometheus)));
     contents.extend(files.place(with_fingerprints(host, values, &services, &contents)));
     Ok(Made { services, absent, contents, notes, first, doors: doors(host.settings) })
-}
-
-/// What brings Docker to a Debian or Ubuntu that has none, with what else the guide has installed there.
-fn install(host: &Host<'_>) -> Vec<Step> {
-    let is_absent = host.observed.docker.as_ref().is_some_and(|docker| docker.engine == Engine::Absent);
-    let Some(apt) = host.program("apt-get").filter(|_| is_absent) else { return Vec::new() };
-    let command = |args: &[&str]| {
-        let args = args.iter().map(|arg| (*arg).to_owned()).collect();
-        Command { program: apt.clone(), args, env: [].into() }
-    };
-    vec![Step::AsRoot {
-        what: "install Docker".to_owned(),
-        commands: vec![
-            command(&["update", "-q"]),
-            command(&["install", "-q", "-y", "--no-install-recommends", "docker.io", "jq", "git"]),
-        ],
-    }]
 }
 
 /// Docker's own state, each in its own words.
@@ -165,7 +149,8 @@ fn usable(host: &Host<'_>) -> Result<(), Failure> {
         }
         Engine::Answers { compose: None, version } if !version.is_empty() => refuse(
             "Docker has no Compose of version 2",
-            "`sudo apt-get install docker-compose-plugin` from Docker's repository, or `docker-compose-v2` on Ubuntu",
+            "`sudo apt-get install curl` and the same command again: it fetches the plugin; or install that from Docker's \
+             repository, `docker-compose-plugin`",
         ),
         Engine::Answers { .. } => Ok(()),
     }
@@ -229,6 +214,12 @@ fn missing_images(
         }
     }
     Ok(steps)
+}
+
+/// What a secret is decides what its container is known by, so it comes first.
+fn missing_secrets(host: &Host<'_>) -> impl Iterator<Item = Step> {
+    let missing = SECRETS.into_iter().filter(|name| !host.observed.secrets.contains_key(*name));
+    missing.map(|name| Step::Generate { secret: name.to_owned() })
 }
 
 /// The values of `compose.yaml` but for the fingerprints, which are made of them.
@@ -302,6 +293,9 @@ fn service(host: &Host<'_>, component: Component, container: Container, mac: boo
         Component::Grafana => vec!["grafana/provisioning/".to_owned()],
         _ => Vec::new(),
     };
+    if component == Component::Grafana {
+        service.secrets = host.secrets(&SECRETS);
+    }
     service.config_path = match component {
         Component::Edge => Some(nginx::CONFIG_PATH.to_owned()),
         Component::Prometheus => Some(prometheus::CONFIG_PATH.to_owned()),
@@ -368,7 +362,7 @@ pub(crate) fn check(docker: &Path, folder: &Path, service: &Service) -> Option<C
     Some(Command { program: docker.to_owned(), args, env: [].into() })
 }
 
-/// The secret that containers are given, made where it is missing.
+/// The secrets that containers are given, each made up where it is missing.
 pub(crate) const SECRETS: [&str; 1] = [PASSWORD];
 
 /// Finds the name by which files call themselves in what a component tells.

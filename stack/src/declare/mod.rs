@@ -8,6 +8,7 @@ pub(crate) mod docker;
 mod engine;
 mod grafana;
 mod nginx;
+mod packages;
 mod prometheus;
 mod sandbox;
 
@@ -32,8 +33,9 @@ use crate::{
 pub(crate) const DECLARED: &str = "declared-";
 
 /// Programs that a release uses if the host has them; the first name is how facts are keyed.
-const PROGRAMS: [&[&str]; 7] = [
+const PROGRAMS: [&[&str]; 8] = [
     &["apt-get"],
+    &["curl"],
     &["docker"],
     &["prometheus"],
     &["promtool"],
@@ -203,8 +205,15 @@ impl Host<'_> {
             reload_path: None,
             config_path: None,
             config: None,
+            secrets: BTreeMap::new(),
             stop_grace_s: 15,
         }
+    }
+
+    /// Those of these secrets that the host keeps, for [`Service::secrets`].
+    fn secrets(&self, names: &[&str]) -> BTreeMap<String, String> {
+        let kept = names.iter().filter_map(|name| self.observed.secrets.get_key_value(*name));
+        kept.map(|(name, digest)| (name.clone(), digest.clone())).collect()
     }
 
     fn listen(&self, component: Component) -> SocketAddr {

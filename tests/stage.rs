@@ -417,6 +417,11 @@ impl Stage {
         Job::start(program.display().to_string(), self.command(program).args(line.split_whitespace()))
     }
 
+    /// The same, with words that may have spaces in them.
+    pub(crate) fn start_words(&self, program: &Path, words: &[String]) -> Job {
+        Job::start(program.display().to_string(), self.command(program).args(words))
+    }
+
     /// Runs the binary with these words.
     pub(crate) fn run(&self, line: &str) -> Ran {
         self.start(line).finish()

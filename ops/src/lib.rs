@@ -8,6 +8,7 @@ pub mod backup;
 pub mod bench;
 pub mod criteria;
 pub mod doctor;
+pub mod harden;
 pub mod hardware;
 pub mod model;
 pub mod preflight;

@@ -168,7 +168,7 @@ fn tell(diagnosis: &Diagnosis, settings: &Settings, args: &cli::Doctor) -> Resul
     Ok(if findings.is_empty() { Exit::Done } else { Exit::Failed })
 }
 
-fn paragraph(finding: &Finding) -> String {
+pub(crate) fn paragraph(finding: &Finding) -> String {
     let Finding { symptom, evidence, why, fix, .. } = finding;
     format!("{symptom}\n  seen:  {evidence}\n  why:   {why}\n  fix:   {fix}\n")
 }

@@ -9,6 +9,7 @@ mod control;
 mod deploy;
 mod diff;
 mod doctor;
+mod harden;
 mod host;
 mod init;
 mod job;
@@ -51,6 +52,7 @@ fn main() -> ExitCode {
         Verb::Rollback(args) => deploy::roll_back(settings, &args),
         Verb::Verify(args) => verify::run(settings, &args),
         Verb::Doctor(args) => doctor::run(settings, &args),
+        Verb::Harden(args) => harden::run(settings, &args),
         Verb::Tune(args) => tune::run(settings, &args),
         Verb::Bench(args) => bench::run(settings, *args),
         Verb::Backup(args) => backup::run(settings, args),

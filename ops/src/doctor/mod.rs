@@ -48,7 +48,7 @@ pub enum Repair {
 }
 
 impl Finding {
-    fn new(id: &str, symptom: impl Into<String>) -> Self {
+    pub(crate) fn new(id: &str, symptom: impl Into<String>) -> Self {
         let empty = String::new;
         Finding {
             id: id.to_owned(),
@@ -60,15 +60,15 @@ impl Finding {
         }
     }
 
-    fn seen(self, evidence: impl Into<String>) -> Self {
+    pub(crate) fn seen(self, evidence: impl Into<String>) -> Self {
         Finding { evidence: evidence.into(), ..self }
     }
 
-    fn because(self, why: impl Into<String>) -> Self {
+    pub(crate) fn because(self, why: impl Into<String>) -> Self {
         Finding { why: why.into(), ..self }
     }
 
-    fn fix(self, fix: impl Into<String>) -> Self {
+    pub(crate) fn fix(self, fix: impl Into<String>) -> Self {
         Finding { fix: fix.into(), ..self }
     }
 

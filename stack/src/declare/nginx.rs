@@ -42,7 +42,8 @@ fn allowed(allow: &[IpNet]) -> String {
 fn servers(doors: &Doors, declared: &str) -> String {
     let api = format!(
         "    access_log /dev/stdout;\n    location = {CONFIG_PATH} {{\n        access_log off;\n        return 200 \
-         '{DECLARED}{declared}\\n';\n    }}\n"
+         '{DECLARED}{declared}\\n';\n    }}\n    location /api/blobs/ {{\n        client_max_body_size 0;\n        proxy_pass \
+         http://gateway;\n    }}\n"
     );
     // Normalised before it is compared, so that no spelling of a path gets past this.
     let prometheus = "    location ~ ^/(-/(?!healthy$|ready$)|api/v1/(admin|write|otlp)) {\n        return 403 '{\"error\":\"not \

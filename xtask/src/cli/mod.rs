@@ -76,6 +76,8 @@ pub(crate) enum Verb {
     Verify(Verify),
     /// Find what is wrong, why, and what mends it
     Doctor(Doctor),
+    /// Show how well the stack is closed, or attack it from here
+    Harden(Harden),
     /// Set the machine so that it serves: no sleep, and a GPU that may hold the model
     Tune(Tune),
     /// Measure how fast models answer
@@ -209,6 +211,17 @@ pub(crate) struct Doctor {
     #[arg(long, conflicts_with_all = ["fix", "report", "json"])]
     pub(crate) self_check: bool,
     /// {"findings":[{"id","symptom","evidence","why","fix","repair"?}],"fixed":["WHAT"]}
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Harden {
+    /// Try it instead, from here: ports, the engine, default passwords, readable secrets, admin APIs
+    #[arg(long)]
+    pub(crate) audit: bool,
+    /// {"measures":[{"what","hardened","detail","setting"?}]}, and with --audit
+    /// {"findings":[{"id","symptom","evidence","why","fix"}]}
     #[arg(long)]
     pub(crate) json: bool,
 }

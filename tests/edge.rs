@@ -1,22 +1,24 @@
 //! The edge's files in a real nginx: what it lets through, what it stops, and what it tells.
 
 use std::{
-    collections::BTreeMap,
     fs,
     io::{Read, Write},
     net::{Ipv4Addr, TcpListener, TcpStream},
+    os::unix::fs::PermissionsExt,
     path::Path,
     thread,
 };
 
+use chrono::TimeDelta;
 use rustix::process::Signal;
 use stack::{
     declare::{Wanted, question},
     host::Host,
     layout::Root,
-    observed::{Docker, Engine},
-    plan::plan,
+    observed::{Docker, Engine, Observed},
+    plan::{Step, plan},
     protocol::{Reply, Request},
+    release::Contents,
     settings::Settings,
 };
 
@@ -53,8 +55,13 @@ impl Edge {
                 false => format!("{line}\n"),
             });
             let temporary = stage.path("temporary").display().to_string();
-            stage
-                .write(&format!("nginx/{name}"), &lines.collect::<String>().replace("/tmp/", &format!("{temporary}/")));
+            stage.write(
+                &format!("nginx/{name}"),
+                &lines
+                    .collect::<String>()
+                    .replace("/tmp/", &format!("{temporary}/"))
+                    .replace("/etc/nginx/tls", &stage.path("root/state/tls/edge").display().to_string()),
+            );
         }
         fs::create_dir_all(stage.path("temporary")).unwrap();
         let user = if is_root() { "user root;" } else { "" };
@@ -86,21 +93,39 @@ impl Drop for Edge {
     }
 }
 
-/// What a deploy to this machine would give the edge.
-fn files(stage: &Stage, text: &str) -> BTreeMap<String, String> {
+/// What a deploy to this machine would give the edge, once it has done what has to be done first.
+fn files(stage: &Stage, text: &str) -> Contents {
+    let mut host = host(stage);
+    loop {
+        let (plan, contents) = plan(&wanted(text), &observed(&mut host, text)).unwrap();
+        if !plan.unfinished {
+            return contents;
+        }
+        host.answer(Request::Apply { plan: Box::new(plan), contents }, &mut |_| Ok(())).unwrap();
+    }
+}
+
+fn host(stage: &Stage) -> Host {
+    let (root, program) = (Root::new(stage.root()), stage.program().to_owned());
+    Host { root, program, program_id: "program".to_owned(), password: None }
+}
+
+fn wanted(text: &str) -> Wanted {
     let settings = Settings::parse(text, Path::new("stack.toml")).unwrap();
-    let program = || "program".to_owned();
-    let root = Root::new(stage.root());
-    let mut host = Host { root, program: stage.program().to_owned(), program_id: program(), password: None };
-    let question = question(&settings, "program");
+    let source = [("stack.toml".to_owned(), text.to_owned())].into();
+    Wanted { settings, source, program: "program".to_owned() }
+}
+
+/// As it is, and with a Docker that has every image.
+fn observed(host: &mut Host, text: &str) -> Observed {
+    let question = question(&wanted(text).settings, "program");
     let images = question.images.clone().unwrap().into_iter().map(|image| (image.clone(), image)).collect();
     let Reply::Observed(mut observed) = host.answer(Request::Observe(question), &mut |_| Ok(())).unwrap() else {
         panic!("no observation")
     };
     let engine = Engine::Answers { version: "24.0.0".to_owned(), compose: Some("2.26.0".to_owned()) };
     observed.docker = Some(Docker { engine, images, remnants: Vec::new(), misplaced: false });
-    let source = [("stack.toml".to_owned(), text.to_owned())].into();
-    plan(&Wanted { settings, source, program: program() }, &observed).unwrap().1
+    *observed
 }
 
 /// Answers every request with its own first line; runs until the test ends.
@@ -231,4 +256,82 @@ fn whoever_is_in_no_network_of_the_allowlist_is_shut_out_by_both_families() {
         let both = |v4: &str, v6: &str| Some([v4.to_owned(), v6.to_owned()]);
         assert_eq!(found, (both("200", "403"), both("403", "200")));
     });
+}
+
+/// The steps of a deploy at this time that are about certificates.
+fn certified(host: &mut Host, text: &str, days: i64) -> Vec<Step> {
+    let mut observed = observed(host, text);
+    observed.clock += TimeDelta::days(days);
+    let steps = plan(&wanted(text), &observed).unwrap().0.steps;
+    steps.into_iter().filter(|step| matches!(step, Step::Certify { .. })).collect()
+}
+
+#[test]
+fn with_tls_the_lan_gets_nothing_else_and_the_host_is_answered_as_before() {
+    let Some(edge) = Edge::new("tls = \"internal\"") else { return };
+    let ask = |words: &str| edge.status(&words.replace("PORT", &edge.api.to_string()));
+    assert_eq!(ask("http://127.0.0.1:PORT/api/tags"), "200", "`ollama list` asks so");
+    let Some(address) = lan_address() else { return };
+    assert_eq!(ask(&format!("http://{address}:PORT/api/tags")), "308");
+    let url = format!("--resolve localhost:PORT:{address} https://localhost:PORT/api/tags");
+    assert_eq!(ask(&url), "000", "nobody trusts it yet");
+    assert_eq!(ask(&format!("--cacert root/state/tls/authority.pem {url}")), "200");
+    assert_eq!(ask(&format!("--cacert root/state/tls/authority.pem --tlsv1.3 {url}")), "200");
+    let old = "-k --tls-max 1.1 --tlsv1.0 --ciphers DEFAULT:@SECLEVEL=0";
+    assert_eq!(ask(&format!("{old} {url}")), "000");
+}
+
+#[test]
+fn a_certificate_is_made_once_renewed_before_its_end_and_of_the_same_authority() {
+    let stage = Stage::new();
+    let text = "[engine]\nruntime = \"docker\"\n[edge]\ntls = \"internal\"\n";
+    let read = |name: &str| fs::read_to_string(stage.root().join("state/tls").join(name)).unwrap();
+    let mode =
+        |name: &str| fs::metadata(stage.root().join("state/tls").join(name)).unwrap().permissions().mode() & 0o777;
+    let first = files(&stage, text)["nginx/tls.conf"].clone();
+    let (authority, certificate) = (read("authority.pem"), read("edge/certificate.pem"));
+    assert_eq!((mode(""), mode("authority.key")), (0o700, 0o600));
+    assert!(
+        fs::read_to_string(stage.root().join("data/textfile/tls.prom")).unwrap().contains("llm_tls_certificate_expiry")
+    );
+    let mut host = host(&stage);
+    assert_eq!(certified(&mut host, text, 300), []);
+    let renewed = certified(&mut host, text, 380);
+    assert!(matches!(&renewed[..], [Step::Certify { names, files: None }] if names.contains(&"localhost".to_owned())));
+    // A name that it was not made for is a reason too; what it was made for stays.
+    let text = text.replace("[engine]", "[host]\naddress = \"studio.lan\"\n[engine]");
+    let second = files(&stage, &text)["nginx/tls.conf"].clone();
+    assert_ne!((&first, &certificate), (&second, &read("edge/certificate.pem")), "nginx has to read it again");
+    assert_eq!(read("authority.pem"), authority, "clients trust it already");
+    assert!(read("edge.json").contains("studio.lan"));
+    if !lacks("openssl") {
+        let verify = "openssl verify -CAfile root/state/tls/authority.pem root/state/tls/edge/certificate.pem";
+        stage.shell(verify).exits(0);
+    }
+}
+
+#[test]
+fn files_from_elsewhere_are_taken_over_when_they_change() {
+    if lacks("openssl") {
+        return;
+    }
+    let stage = Stage::new();
+    let make = || {
+        let words = "req -x509 -newkey rsa:2048 -nodes -keyout key.pem -out cert.pem -days 90 -subj /CN=studio";
+        stage.shell(&format!("openssl {words} 2>&1")).exits(0);
+    };
+    let text = format!(
+        "[engine]\nruntime = \"docker\"\n[edge]\ntls = \"files\"\ncertificate = {:?}\ncertificate_key = {:?}\n",
+        stage.path("cert.pem"),
+        stage.path("key.pem")
+    );
+    let missing = plan(&wanted(&text), &observed(&mut host(&stage), &text)).unwrap_err();
+    assert!(missing.message.contains("cannot be read on the host"), "{missing:?}");
+    make();
+    files(&stage, &text);
+    let taken = || fs::read_to_string(stage.root().join("state/tls/edge/certificate.pem")).unwrap();
+    assert_eq!(taken(), fs::read_to_string(stage.path("cert.pem")).unwrap());
+    assert_eq!(certified(&mut host(&stage), &text, 0), []);
+    make();
+    assert_eq!(certified(&mut host(&stage), &text, 0).len(), 1);
 }

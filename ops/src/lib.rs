@@ -10,6 +10,7 @@ pub mod criteria;
 pub mod doctor;
 pub mod harden;
 pub mod hardware;
+pub mod https;
 pub mod model;
 pub mod preflight;
 pub mod summary;

@@ -53,6 +53,8 @@ fn bare() -> Observed {
         taken: BTreeMap::new(),
         docker: None,
         secrets: [].into(),
+        certificate: None,
+        offered: None,
         facts: None,
     }
 }

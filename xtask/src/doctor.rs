@@ -12,7 +12,7 @@ use stack::{
     observed::Question,
     protocol::{Action, Event, LogQuery, Progress},
     secret::Secret,
-    settings::{RuntimeChoice, Settings},
+    settings::{RuntimeChoice, Settings, Tls},
     ssh::System,
 };
 
@@ -84,7 +84,7 @@ fn way(settings: &Settings) -> Result<Option<path::Way>> {
     Ok(Some(path::Way {
         host: settings.host.address.clone(),
         port: settings.ports.api,
-        tls: false,
+        tls: settings.edge.tls != Tls::Off,
         ssh_port: settings.host.port.unwrap_or(22),
         system: System::here()?.name,
         terminal: env::var("TERM_PROGRAM").unwrap_or_default(),

@@ -1,6 +1,7 @@
 //! `harden`: how well the stack is closed, and what an attacker finds.
 
 use std::{
+    fs,
     net::{IpAddr, Ipv4Addr, ToSocketAddrs},
     path::Path,
 };
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use stack::{
     failure::{Class, Failure},
+    layout::Root,
     observed::{Observed, Question},
 };
 
@@ -32,6 +34,9 @@ pub(crate) fn run(settings: Option<&Path>, args: &cli::Harden) -> Result<Exit> {
     if !session.is_here {
         return there::run(session, As::Question);
     }
+    if args.ca {
+        return authority(&mut session);
+    }
     let observed = observe(&mut session)?;
     let measures = harden::measures(&session.settings, &observed);
     report::data(&match args.json {
@@ -44,6 +49,19 @@ pub(crate) fn run(settings: Option<&Path>, args: &cli::Harden) -> Result<Exit> {
     }
     report::say(&format!("\n{open} of {} are open; `cargo xtask harden --audit` tries them", measures.len()));
     Ok(Exit::Failed)
+}
+
+/// What clients are to trust.
+fn authority(session: &mut Session) -> Result<Exit> {
+    let path = Root::new(observe(session)?.root).authority().join("authority.pem");
+    let Ok(pem) = fs::read_to_string(&path) else {
+        return Err(Failure::new(Class::Nothing, "this host has no authority of its own")
+            .hint("`tls = \"internal\"` under [edge] in stack.toml, then cargo xtask deploy")
+            .into());
+    };
+    report::data(&pem)?;
+    report::say("docs/care.md says how macOS, iOS and Linux come to trust it");
+    Ok(Exit::Done)
 }
 
 fn observe(session: &mut Session) -> Result<Observed> {
@@ -84,6 +102,7 @@ fn audit(session: &mut Session, json: bool) -> Result<Exit> {
     let target = Target {
         address: address(session, &observed)?,
         doors: observed.current_release().map(|it| it.content.doors.clone()).unwrap_or_default(),
+        tls: observed.current_release().is_some_and(|it| it.content.scheme() == "https"),
         inner: harden::inner_ports(&observed),
     };
     report::say(&format!("trying {} from here", target.address));

@@ -39,6 +39,8 @@ pub struct Target {
     pub address: IpAddr,
     /// What it lets be reached, by design.
     pub doors: BTreeMap<Component, u16>,
+    /// Whether the doors are to speak TLS alone.
+    pub tls: bool,
     /// What it does not, and whose that is.
     pub inner: BTreeMap<u16, String>,
 }
@@ -62,6 +64,7 @@ pub fn attack(target: &Target) -> Result<Vec<Finding>, Failure> {
     let door = |component| target.doors.get(&component).copied();
     for port in target.doors.values() {
         findings.extend(tells_versions(target, *port));
+        findings.extend(weak_tls(target, *port));
     }
     findings.extend(door(Component::Prometheus).and_then(|port| admin_api(target, port)));
     findings.extend(door(Component::Grafana).and_then(|port| grafana(target, port)));
@@ -69,12 +72,13 @@ pub fn attack(target: &Target) -> Result<Vec<Finding>, Failure> {
 }
 
 fn url(target: &Target, port: u16, path: &str) -> String {
-    format!("http://{}{path}", SocketAddr::new(target.address, port))
+    let scheme = if target.tls && target.doors.values().any(|door| *door == port) { "https" } else { "http" };
+    format!("{scheme}://{}{path}", SocketAddr::new(target.address, port))
 }
 
 /// Asks as it stands: paths are not tidied up first.
 fn ask(url: &str, args: &[&str]) -> Option<Answer> {
-    let fixed = ["-s", "-i", "-g", "--noproxy", "*", "--max-time", "5", "--path-as-is"];
+    let fixed = ["-s", "-k", "-i", "-g", "--noproxy", "*", "--max-time", "5", "--path-as-is"];
     let words: Vec<&str> = fixed.into_iter().chain(args.iter().copied()).chain(["--", url]).collect();
     let text = process::look_up("curl", &words)?;
     let status = text.split(' ').nth(1)?.parse().ok()?;
@@ -109,6 +113,32 @@ fn back_door(target: &Target, port: u16, whose: &str) -> Finding {
             .because("what is behind the edge is guarded by the edge alone")
             .fix("have it listen on 127.0.0.1; `cargo xtask status` shows whether it is one of the stack's"),
     }
+}
+
+/// Where TLS is spoken, nothing older is, and nothing plain.
+fn weak_tls(target: &Target, port: u16) -> Option<Finding> {
+    let at = SocketAddr::new(target.address, port);
+    if !target.tls {
+        return None;
+    }
+    let fix = "cargo xtask deploy; a file of your own in local/nginx may have changed ssl_protocols or a listener";
+    let plain = ask(&format!("http://{at}/api/version"), &[]).filter(|answer| answer.status == 200);
+    if plain.is_some() {
+        return Some(
+            Finding::new("plain-http", "a door speaks plainly, too")
+                .seen(format!("http://{at} answers 200"))
+                .because("whoever listens on the network reads keys and prompts")
+                .fix(fix),
+        );
+    }
+    // Old versions are refused by many a curl itself, unless it is told to be careless.
+    let old = ["--tls-max", "1.1", "--tlsv1.0", "--ciphers", "DEFAULT:@SECLEVEL=0"];
+    ask(&format!("https://{at}/"), &old).map(|_| {
+        Finding::new("old-tls", "a door speaks a version of TLS that is broken")
+            .seen(format!("{at} takes TLS 1.1 or 1.0"))
+            .because("what is sent by these can be read by others")
+            .fix(fix)
+    })
 }
 
 fn tells_versions(target: &Target, port: u16) -> Option<Finding> {
@@ -185,6 +215,7 @@ mod tests {
         let target = Target {
             address: "127.0.0.1".parse().unwrap(),
             doors: doors.iter().copied().collect(),
+            tls: false,
             inner: inner.iter().map(|port| (*port, "somebody".to_owned())).collect(),
         };
         attack(&target).unwrap().into_iter().map(|finding| finding.id).collect()

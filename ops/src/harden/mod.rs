@@ -10,8 +10,8 @@ use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 use stack::{
     component::{Component, Runtime},
-    observed::Observed,
-    settings::Settings,
+    observed::{Certificate, Observed},
+    settings::{Settings, Tls},
 };
 
 pub use self::{
@@ -50,6 +50,13 @@ pub fn measures(settings: &Settings, observed: &Observed) -> Vec<Measure> {
         return measures;
     }
     measures.extend(networks(settings, observed));
+    measures.push(match (settings.edge.tls, &observed.certificate) {
+        (Tls::Off, _) => {
+            open("TLS", "keys, prompts and answers cross the network readably", "[edge] tls = \"internal\"")
+        }
+        (_, None) => open("TLS", "it is set, and there is no certificate yet", "cargo xtask deploy"),
+        (_, Some(certificate)) => closed("TLS", format!("1.2 and 1.3; {}", until(certificate))),
+    });
     measures.push(match settings.gateway.keys {
         true => closed("API keys", "clients need one (`cargo xtask key list`)"),
         false => open(
@@ -69,6 +76,14 @@ pub fn measures(settings: &Settings, observed: &Observed) -> Vec<Measure> {
         }
     });
     measures
+}
+
+fn until(certificate: &Certificate) -> String {
+    let whose = if certificate.internal { "the host's own certificate" } else { "a certificate of yours" };
+    match certificate.expires {
+        Some(expires) => format!("{whose}, until {}", expires.format("%Y-%m-%d")),
+        None => whose.to_owned(),
+    }
 }
 
 /// Everything but the edge is to listen on loopback.

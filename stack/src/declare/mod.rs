@@ -3,6 +3,7 @@
 //! Invariant: pure, and the only place that knows how a component is started. A runtime is a file, and what runtimes share
 //! is another: the files of nginx, Prometheus and Grafana are the same whoever starts these.
 
+mod certificate;
 mod compose;
 pub(crate) mod docker;
 mod engine;
@@ -74,6 +75,7 @@ pub fn question(settings: &Settings, program: &str) -> Question {
         programs: PROGRAMS.iter().map(|names| names.iter().map(|name| (*name).to_owned()).collect()).collect(),
         contents: false,
         facts: None,
+        certificate_files: certificate::files(settings),
         fixed_ports: docker::doors(settings).into_values().filter(|_| contained).collect(),
         images: contained.then(|| docker::images(settings, program).into_values().collect()),
     }

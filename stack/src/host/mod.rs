@@ -5,6 +5,7 @@
 
 mod apply;
 mod ask;
+mod certificate;
 mod control;
 mod docker;
 mod job;

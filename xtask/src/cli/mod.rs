@@ -220,6 +220,9 @@ pub(crate) struct Harden {
     /// Try it instead, from here: ports, the engine, default passwords, readable secrets, admin APIs
     #[arg(long)]
     pub(crate) audit: bool,
+    /// Print the certificate of the host's own authority, for clients to trust
+    #[arg(long, conflicts_with_all = ["audit", "json"])]
+    pub(crate) ca: bool,
     /// {"measures":[{"what","hardened","detail","setting"?}]}, and with --audit
     /// {"findings":[{"id","symptom","evidence","why","fix"}]}
     #[arg(long)]

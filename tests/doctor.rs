@@ -9,6 +9,7 @@ use std::{
 use serde_json::{Value, json};
 
 use crate::{
+    far::Far,
     mac::mac,
     stage::{Ran, Stage, is_root, lacks, system, until},
 };
@@ -105,6 +106,33 @@ fn a_dead_supervisor_and_changed_files_are_found_and_mended() {
     assert_eq!(fs::read_to_string(&file).unwrap(), text);
     stage.is_settled();
     is_well(&stage);
+}
+
+#[test]
+fn a_deploy_that_was_cut_off_is_found_and_ended() {
+    let stage = Stage::deployed();
+    let journal = stage.root().join("state/journal.jsonl");
+    let current = stage.current().unwrap();
+    let begin = json!({"entry": "begin", "at": "2026-11-26T02:00:00Z", "from": current, "to": current});
+    let text = fs::read_to_string(&journal).unwrap();
+    fs::write(&journal, format!("{text}{begin}\n")).unwrap();
+    assert_eq!(findings(&stage), ["deploy-cut-off"]);
+    stage.ok("doctor --fix").says("fixed: brought the host back");
+    is_well(&stage);
+}
+
+#[test]
+fn a_host_is_asked_where_it_is() {
+    let Some(far) = Far::deployed() else { return };
+    assert_eq!(far.ok("doctor").stdout, "far is healthy\n");
+    far.ok("stop gateway");
+    assert_eq!(ids(&far.run("doctor --json").exits(1)), ["gateway-stopped"]);
+    far.run("doctor --report here.md").exits(1).says("wrote here.md");
+    assert!(fs::read_to_string(far.path("here.md")).unwrap().contains("gateway-stopped"));
+    far.ok("start gateway");
+    far.ok("tune --dry-run");
+    far.ok("harden");
+    assert!(far.run("harden --audit --json").json()["findings"].is_array());
 }
 
 #[test]

@@ -6,6 +6,8 @@ use std::{
     os::unix::fs::PermissionsExt,
 };
 
+use serde_json::{Value, json};
+
 use crate::{mac::mac, stage::Stage};
 
 #[test]
@@ -18,22 +20,26 @@ fn a_sandbox_is_closed_and_says_why() {
     assert_eq!(stage.ok("harden --json").json()["measures"][0]["hardened"], true);
 }
 
+/// What an attack finds, by its name; this machine may have ports of its own that are open.
+fn found(stage: &Stage, id: &str) -> Vec<Value> {
+    let findings = stage.run("harden --audit --json").json()["findings"].as_array().unwrap().clone();
+    findings.into_iter().filter(|finding| finding["id"] == id).collect()
+}
+
 #[test]
 fn an_attack_finds_secrets_that_others_can_read() {
     let stage = Stage::deployed();
     stage.shell("printf open-sesame | $XTASK secret set token").exits(0);
-    stage.ok("harden --audit --json");
+    assert_eq!(found(&stage, "readable-secret"), [json!(null); 0]);
     let open = |path: &str, mode| {
         fs::set_permissions(stage.path(path), fs::Permissions::from_mode(mode)).unwrap();
     };
     open("root/state/secrets/token", 0o644);
-    stage.ok("harden --audit");
+    assert_eq!(found(&stage, "readable-secret"), [json!(null); 0], "the folders above keep others out");
     for folder in ["", "root", "root/state", "root/state/secrets"] {
         open(folder, 0o755);
     }
-    let ran = stage.run("harden --audit --json").exits(1);
-    let findings = ran.json()["findings"].clone();
-    assert_eq!((&findings[0]["id"], findings.as_array().unwrap().len()), (&"readable-secret".into(), 1));
+    assert_eq!(found(&stage, "readable-secret").len(), 1);
     assert!(stage.run("harden --audit").exits(1).stdout.contains("chmod go="), "the way back is told");
 }
 
@@ -48,10 +54,9 @@ fn an_attack_finds_a_port_that_nothing_declares() {
     });
     let Some(address) = address.and_then(|it| it.parse::<Ipv4Addr>().ok()) else { return };
     let _other = TcpListener::bind((address, port)).unwrap();
-    let ran = stage.run("harden --audit --json").exits(1);
-    let findings = ran.json()["findings"].clone();
-    assert_eq!(findings[0]["id"], "port-open", "{findings:#}");
-    assert!(findings[0]["evidence"].as_str().unwrap().contains(&format!("{address}:{port}")), "{findings:#}");
+    let findings = found(&stage, "port-open");
+    let at = format!("{address}:{port}");
+    assert!(findings.iter().any(|it| it["evidence"].as_str().unwrap().contains(&at)), "{findings:#?}");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use stack::{
     component::{Component, Runtime},
+    machine::{Mac, Machine},
     observed::State,
 };
 
@@ -21,8 +22,10 @@ const SWAP_BYTES: u64 = 1 << 30;
 pub(super) fn judge(evidence: &Evidence) -> Vec<Finding> {
     let mut findings = deployment(evidence);
     findings.extend(components(evidence));
-    findings.extend(disks(evidence));
-    findings.extend(rivals(evidence));
+    findings.extend(evidence.observed.facts.iter().flat_map(disks));
+    let runtime = evidence.observed.current_release().map(|release| release.content.runtime);
+    let mac = evidence.observed.facts.as_ref().and_then(|machine| machine.mac.as_ref());
+    findings.extend(mac.and_then(|mac| rival(mac, runtime?)));
     findings.extend(strain(evidence));
     findings.extend(metrics(evidence));
     findings.extend(backups(evidence));
@@ -98,9 +101,8 @@ fn word(state: State) -> &'static str {
     }
 }
 
-fn disks(evidence: &Evidence) -> Vec<Finding> {
-    let disks = evidence.observed.facts.iter().flat_map(|machine| &machine.disks);
-    let full = disks.filter(|disk| disk.available_bytes < LEAST_BYTES);
+fn disks(machine: &Machine) -> Vec<Finding> {
+    let full = machine.disks.iter().filter(|disk| disk.available_bytes < LEAST_BYTES);
     full.map(|disk| {
         Finding::new("disk-full", format!("the disk of {} is full", disk.what))
             .seen(format!("{} free at {}", gigabytes(disk.available_bytes), disk.path.display()))
@@ -110,26 +112,14 @@ fn disks(evidence: &Evidence) -> Vec<Finding> {
     .collect()
 }
 
-/// Engines that are not ours, and fight for the port and the memory.
-fn rivals(evidence: &Evidence) -> Vec<Finding> {
-    let mac = evidence.observed.facts.as_ref().and_then(|machine| machine.mac.as_ref());
-    let is_native = evidence.observed.current_release().is_some_and(|it| it.content.runtime == Runtime::Native);
-    let rivals = mac.filter(|_| is_native).into_iter().flat_map(|mac| {
-        [(
-            mac.ollama_service == Some(true),
-            "Homebrew's service runs an engine of its own",
-            "brew services stop ollama",
-        )]
-    });
-    rivals
-        .filter(|(runs, ..)| *runs)
-        .map(|(_, seen, fix)| {
-            Finding::new("second-engine", "there are two engines on this machine")
-                .seen(seen)
-                .because("both want the same port and the same memory; which one answers is chance")
-                .fix(fix)
-        })
-        .collect()
+/// An engine that is not ours, and fights for the port and the memory. A sandbox has no engine that would mind.
+fn rival(mac: &Mac, runtime: Runtime) -> Option<Finding> {
+    (mac.ollama_service == Some(true) && runtime != Runtime::Sandbox).then(|| {
+        Finding::new("second-engine", "there are two engines on this machine")
+            .seen("Homebrew's service runs one of its own")
+            .because("both want the same port and the same memory; which one answers is chance")
+            .fix("brew services stop ollama")
+    })
 }
 
 fn strain(evidence: &Evidence) -> Vec<Finding> {
@@ -210,4 +200,40 @@ fn backups(evidence: &Evidence) -> Vec<Finding> {
         })
         .into_iter()
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use stack::machine::Disk;
+
+    use super::*;
+
+    #[test]
+    fn a_disk_that_is_full_is_named() {
+        let disk = |what: &str, available_bytes| Disk { what: what.to_owned(), path: "/x".into(), available_bytes };
+        let machine =
+            Machine { disks: vec![disk("the stack", 40 << 30), disk("models", 1 << 30)], ..Machine::default() };
+        let found = disks(&machine);
+        assert_eq!(found.len(), 1);
+        assert_eq!((found[0].id.as_str(), found[0].symptom.as_str()), ("disk-full", "the disk of models is full"));
+    }
+
+    #[test]
+    fn homebrews_own_engine_beside_ours_is_found() {
+        let mac = |ollama_service| Mac {
+            homebrew: None,
+            sleep_min: None,
+            restarts_after_power_failure: None,
+            filevault: None,
+            firewall: None,
+            ollama_app: false,
+            ollama_service,
+            memory_free_percent: None,
+            swap_used_bytes: None,
+        };
+        assert_eq!(rival(&mac(Some(true)), Runtime::Native).unwrap().id, "second-engine");
+        assert_eq!(rival(&mac(Some(true)), Runtime::Sandbox), None);
+        assert_eq!(rival(&mac(Some(false)), Runtime::Native), None);
+        assert_eq!(rival(&mac(None), Runtime::Native), None);
+    }
 }

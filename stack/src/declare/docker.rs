@@ -20,7 +20,7 @@ use crate::{
     plan::Step,
     process::Command,
     release::{Absent, Container, Contents, Launch, Service},
-    settings::Settings,
+    settings::{Settings, Tls},
 };
 
 /// The oldest engine that can do all that `compose.yaml` asks for.
@@ -88,6 +88,14 @@ pub(super) fn make(host: &Host<'_>) -> Result<Made, Failure> {
     // Without an engine nothing can be said of images yet.
     let mut first = if install.is_empty() { missing_images(host, &images, &ids)? } else { install };
     first.extend(missing_secrets(host));
+    if mac && host.settings.edge.tls != Tls::Off {
+        // The host's own requests come in from outside of the container, as all others do, and it asks plainly.
+        return Err(Failure::new(
+            Class::Settings,
+            "in a container on a Mac the edge cannot tell the host from the LAN",
+        )
+        .hint("`tls = \"off\"` under [edge] in stack.toml, or `runtime = \"native\"` under [engine]"));
+    }
     let certificate = certificate::wanted(host)?;
     let first: Vec<Step> = first.into_iter().chain(certificate.first).collect();
     let values = values(host, &ids, mac)?;

@@ -513,3 +513,24 @@ impl Contained {
             .into()
     }
 }
+
+/// What a person does who wants no tool of ours.
+#[test]
+fn the_compose_files_work_by_hand() {
+    if !Command::new("docker").args(["compose", "version"]).output().is_ok_and(|done| done.status.success())
+        && is_lacking("compose")
+    {
+        return;
+    }
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../config/compose");
+    for overlay in [None, Some("compose.nvidia.yaml"), Some("compose.mac.yaml")] {
+        let mut args = vec!["compose".to_owned(), format!("--file={folder}/compose.yaml")];
+        args.extend(overlay.map(|name| format!("--file={folder}/{name}")));
+        args.extend(["config", "--services"].map(str::to_owned));
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        let services = docker(&args);
+        for name in ["ollama", "gateway", "nginx", "prometheus", "grafana", "node-exporter"] {
+            assert!(services.lines().any(|it| it == name), "{name} in {services}");
+        }
+    }
+}

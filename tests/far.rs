@@ -103,7 +103,8 @@ impl Far {
             &format!(
                 "Port {port}\nListenAddress 127.0.0.1\nHostKey {folder}/host_key\nPidFile none\nUsePAM no\nStrictModes no\n\
                  MaxStartups 200\nAuthorizedKeysFile {folder}/user_key.pub\n\
-                 ForceCommand exec {user} env PATH={folder}/bin:/usr/local/bin:/usr/bin:/bin {shell} -c \"$SSH_ORIGINAL_COMMAND\"\n"
+                 ForceCommand exec {user} env HOME={folder} PATH={folder}/bin:/usr/local/bin:/usr/bin:/bin {shell} -c \"$SSH_ORIGINAL_COMMAND\"
+"
             ),
         );
         self.know_host_key();

@@ -57,8 +57,8 @@ impl Contained {
         build_images();
         let stage = Stage::new();
         let (more, guard) = take_ports();
-        let [_, gateway, grafana, lan_grafana, lan_prometheus] = more;
-        let [api, engine, prometheus, node_exporter] = *stage.ports() else { panic!("a stage has four ports") };
+        let [_, gateway, grafana, lan_grafana, lan_prometheus, _] = more;
+        let [api, engine, prometheus, node_exporter, alertmanager] = *stage.ports() else { panic!("a stage has five ports") };
         let folder = stage.path("").display().to_string();
         stage.write(
             "stack.toml",
@@ -66,9 +66,9 @@ impl Contained {
                 "[host]\nroot = \"{folder}root\"\n\n[engine]\nruntime = \"docker\"\nmodels_path = \"{folder}models\"\nmemory_limit = \
                  \"2G\"\nnum_parallel = 4\n\n[edge]\nallow = [\"127.0.0.0/8\", \"::1\", \"10.91.0.0/24\", \"fd91::/64\"]\n\n[ports]\napi = {api}\nengine = \
                  {engine}\ngateway = {gateway}\nprometheus = {prometheus}\ngrafana = {grafana}\nnode_exporter = \
-                 {node_exporter}\nlan_grafana = {lan_grafana}\nlan_prometheus = {lan_prometheus}\n\n[monitoring]\nscrape_interval = \
+                 {node_exporter}\nalertmanager = {alertmanager}\nlan_grafana = {lan_grafana}\nlan_prometheus = {lan_prometheus}\n\n[monitoring]\nscrape_interval = \
                  \"1s\"\n\n[images]\nengine = \"stack-test-engine:1\"\nedge = \"stack-test-nginx:1\"\nprometheus = \
-                 \"stack-test-prometheus:1\"\ngrafana = \"stack-test-grafana:12\"\nnode-exporter = \"stack-test-node-exporter:1\"\n"
+                 \"stack-test-prometheus:1\"\nalertmanager = \"stack-test-alertmanager:1\"\ngrafana = \"stack-test-grafana:12\"\nnode-exporter = \"stack-test-node-exporter:1\"\n"
             ),
         );
         let contained = Contained { stage, api, lan_grafana, lan_prometheus, prometheus, grafana, _guard: guard };

@@ -21,6 +21,7 @@ mod supervised;
 mod verb;
 
 pub use ask::probe;
+pub(crate) use machine::memory_free_percent;
 pub use job::run as run_job;
 pub use serve::serve;
 

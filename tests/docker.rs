@@ -58,7 +58,9 @@ impl Contained {
         let stage = Stage::new();
         let (more, guard) = take_ports();
         let [_, gateway, grafana, lan_grafana, lan_prometheus, _] = more;
-        let [api, engine, prometheus, node_exporter, alertmanager] = *stage.ports() else { panic!("a stage has five ports") };
+        let [api, engine, prometheus, node_exporter, alertmanager] = *stage.ports() else {
+            panic!("a stage has five ports")
+        };
         let folder = stage.path("").display().to_string();
         stage.write(
             "stack.toml",

@@ -106,9 +106,10 @@ impl<'a> Ways<'a> {
                 people.push_str(&format!("    {kind}:\n{}", lines.concat()));
             }
         }
-        let watchdog = self.alerts.watchdog.as_ref().map(|url| {
-            format!("    webhook_configs:\n      - {}\n", json!({ "url": url, "send_resolved": false }))
-        });
+        let watchdog =
+            self.alerts.watchdog.as_ref().map(|url| {
+                format!("    webhook_configs:\n      - {}\n", json!({ "url": url, "send_resolved": false }))
+            });
         ALERTMANAGER
             .replace("  - name: people\n", &format!("  - name: people\n{people}"))
             .replace("  - name: watchdog\n", &format!("  - name: watchdog\n{}", watchdog.unwrap_or_default()))

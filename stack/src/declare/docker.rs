@@ -336,7 +336,8 @@ fn told_files(host: &Host<'_>, services: &mut [Service], images: &BTreeMap<Compo
         services.iter().map(|service| Service { listen: inside(service), ..service.clone() }).collect();
     let version = images.get(&Component::Prometheus).and_then(|image| prometheus::version_of(image));
     let (mut contents, edge) = host.told("nginx/", |name| nginx::files(&host.settings.edge.allow, &doors, name));
-    let (files, prometheus) = host.told("prometheus/", |name| prometheus::files(host.settings, &targets, version, name));
+    let (files, prometheus) =
+        host.told("prometheus/", |name| prometheus::files(host.settings, &targets, version, name));
     contents.extend(files);
     let (files, alertmanager, note) = host.told_of_alerts(Path::new(SEEN_SECRETS), |ways| {
         let (files, name) = host.told("alertmanager/", |name| alertmanager::files(ways, name));

@@ -21,8 +21,8 @@ mod supervised;
 mod verb;
 
 pub use ask::probe;
-pub(crate) use machine::memory_free_percent;
 pub use job::run as run_job;
+pub(crate) use machine::memory_free_percent;
 pub use serve::serve;
 
 use std::{

@@ -65,7 +65,11 @@ pub(super) fn observe(root: &Root, question: &Question) -> Result<Observed, Fail
         interrupted: journal::interrupted(&root.journal()).doing("cannot read", &root.journal())?,
         supervisor: supervisor(root)?,
         backups: Backups::read(root)?,
-        versions: question.versions.iter().filter_map(|name| Some((name.clone(), version(programs.get(name)?)?))).collect(),
+        versions: question
+            .versions
+            .iter()
+            .filter_map(|name| Some((name.clone(), version(programs.get(name)?)?)))
+            .collect(),
         programs,
         current,
         releases,

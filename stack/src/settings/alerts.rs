@@ -57,7 +57,9 @@ pub(super) fn read(mut table: Table<'_, '_>, alerts: &mut Alerts) {
         (Some(to), Some(smtp)) => {
             alerts.email = Some(Email { from: from.unwrap_or_else(|| to.clone()), to, smtp, user });
         }
-        (Some(_), None) => miss(&mut table, "email", "smtp", "the mail server, such as `smtp = \"smtp.example.com:587\"`"),
+        (Some(_), None) => {
+            miss(&mut table, "email", "smtp", "the mail server, such as `smtp = \"smtp.example.com:587\"`")
+        }
         (None, Some(_)) => miss(&mut table, "smtp", "email", "for whom mail is, such as `email = \"me@example.com\"`"),
         (None, None) => {}
     }
@@ -99,9 +101,12 @@ mod tests {
 
     #[test]
     fn a_way_is_a_url_or_a_channel() {
-        let alerts = read("slack = \"#alerts\"\nntfy = \"https://ntfy.sh/mine\"\nwebhook = \"http://10.0.0.7:9/x\"\n").unwrap();
+        let alerts =
+            read("slack = \"#alerts\"\nntfy = \"https://ntfy.sh/mine\"\nwebhook = \"http://10.0.0.7:9/x\"\n").unwrap();
         assert_eq!(alerts.ntfy.as_deref(), Some("https://ntfy.sh/mine"));
-        for text in ["slack = \"alerts\"\n", "ntfy = \"mine\"\n", "webhook = \"ftp://x/\"\n", "watchdog = \"http://a b\"\n"] {
+        for text in
+            ["slack = \"alerts\"\n", "ntfy = \"mine\"\n", "webhook = \"ftp://x/\"\n", "watchdog = \"http://a b\"\n"]
+        {
             assert!(read(text).is_err(), "{text}");
         }
     }

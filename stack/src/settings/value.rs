@@ -238,9 +238,9 @@ pub fn image(text: &str) -> Result<Image, Wrong> {
 /// A mail address: as much of it as one can tell without asking a mail server.
 pub fn mailbox(text: &str) -> Result<String, Wrong> {
     let parts = text.split_once('@').filter(|(user, domain)| word(user, "._-+") && word(domain, ".-"));
-    parts.map(|_| text.to_owned()).ok_or_else(|| {
-        Wrong::new(format!("{text:?} is not a mail address"), "write one such as \"me@example.com\"")
-    })
+    parts
+        .map(|_| text.to_owned())
+        .ok_or_else(|| Wrong::new(format!("{text:?} is not a mail address"), "write one such as \"me@example.com\""))
 }
 
 /// A server and a port, as in `smtp.example.com:587`.

@@ -63,7 +63,8 @@ mod tests {
 
     #[test]
     fn what_was_told_is_exported_and_nothing_else() {
-        let macmon = "{\"temp\":{\"gpu_temp_avg\":36.5},\"gpu_power\":12.25,\"sys_power\":40,\"gpu_active_ratio\":0.75}\n";
+        let macmon =
+            "{\"temp\":{\"gpu_temp_avg\":36.5},\"gpu_power\":12.25,\"sys_power\":40,\"gpu_active_ratio\":0.75}\n";
         let text = metrics(Some(88), Some(macmon));
         for line in [
             "llm_host_memory_free_ratio 0.88",

@@ -466,7 +466,24 @@ fn docker_is_installed_where_there_is_none_and_apt_brings_it() {
     assert!(plan.unfinished);
     let commands: Vec<String> = plan.steps.iter().flat_map(Step::as_root).map(ToString::to_string).collect();
     assert_eq!(commands[0], "/usr/bin/apt-get update -q");
-    assert!(commands[1].ends_with("docker.io jq git"));
+    assert!(commands[1].ends_with("docker.io jq git curl ca-certificates"));
+}
+
+#[test]
+fn compose_comes_from_the_mirror_and_is_in_its_place_once_its_digest_is_right() {
+    let (mut wanted, mut observed) = contained(&[]);
+    wanted.settings.host.github = "http://mirror.lan".into();
+    observed.docker.as_mut().unwrap().engine = Engine::Answers { version: "20.10.24".into(), compose: None };
+    observed.programs.insert("curl".into(), Some("/usr/bin/curl".into()));
+    let (plan, _) = plan(&wanted, &observed).unwrap();
+    assert!(plan.unfinished);
+    let commands: Vec<String> = plan.steps.iter().flat_map(Step::as_root).map(ToString::to_string).collect();
+    let at = |word: &str| commands.iter().position(|command| command.contains(word)).expect(word);
+    assert!(
+        commands[at("curl")]
+            .ends_with(" http://mirror.lan/docker/compose/releases/download/v2.40.3/docker-compose-linux-x86_64")
+    );
+    assert!(at("curl") < at("sha256sum") && at("sha256sum") < at("/mv "), "{commands:?}");
 }
 
 #[test]

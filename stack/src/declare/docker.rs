@@ -11,7 +11,7 @@ use super::{
     engine,
     grafana::{self, PASSWORD},
     nginx::{self, Doors},
-    prometheus,
+    packages, prometheus,
 };
 use crate::{
     component::Component,
@@ -70,7 +70,7 @@ fn own_image(program: &str) -> String {
 }
 
 pub(super) fn make(host: &Host<'_>) -> Result<Made, Failure> {
-    let install = install(host);
+    let install = packages::steps(host);
     if install.is_empty() {
         usable(host)?;
     }
@@ -120,23 +120,6 @@ pub(super) fn make(host: &Host<'_>) -> Result<Made, Failure> {
     Ok(Made { services, absent, contents, notes, first, doors: doors(host.settings) })
 }
 
-/// What brings Docker to a Debian or Ubuntu that has none, with what else the guide has installed there.
-fn install(host: &Host<'_>) -> Vec<Step> {
-    let is_absent = host.observed.docker.as_ref().is_some_and(|docker| docker.engine == Engine::Absent);
-    let Some(apt) = host.program("apt-get").filter(|_| is_absent) else { return Vec::new() };
-    let command = |args: &[&str]| {
-        let args = args.iter().map(|arg| (*arg).to_owned()).collect();
-        Command { program: apt.clone(), args, env: [].into() }
-    };
-    vec![Step::AsRoot {
-        what: "install Docker".to_owned(),
-        commands: vec![
-            command(&["update", "-q"]),
-            command(&["install", "-q", "-y", "--no-install-recommends", "docker.io", "jq", "git"]),
-        ],
-    }]
-}
-
 /// Docker's own state, each in its own words.
 fn usable(host: &Host<'_>) -> Result<(), Failure> {
     let refuse = |message: &str, hint: &str| Err(Failure::new(Class::Refused, message).hint(hint));
@@ -170,7 +153,8 @@ fn usable(host: &Host<'_>) -> Result<(), Failure> {
         }
         Engine::Answers { compose: None, version } if !version.is_empty() => refuse(
             "Docker has no Compose of version 2",
-            "`sudo apt-get install docker-compose-plugin` from Docker's repository, or `docker-compose-v2` on Ubuntu",
+            "`sudo apt-get install curl` and the same command again: it fetches the plugin; or install that from Docker's \
+             repository, `docker-compose-plugin`",
         ),
         Engine::Answers { .. } => Ok(()),
     }

@@ -9,6 +9,7 @@ pub(crate) mod docker;
 mod engine;
 mod grafana;
 mod nginx;
+mod packages;
 mod prometheus;
 mod sandbox;
 
@@ -34,8 +35,9 @@ use crate::{
 pub(crate) const DECLARED: &str = "declared-";
 
 /// Programs that a release uses if the host has them; the first name is how facts are keyed.
-const PROGRAMS: [&[&str]; 9] = [
+const PROGRAMS: [&[&str]; 10] = [
     &["apt-get"],
+    &["curl"],
     &["docker"],
     &["prometheus"],
     &["promtool"],

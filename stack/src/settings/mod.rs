@@ -86,7 +86,13 @@ impl Default for Settings {
     fn default() -> Self {
         const GIB: u64 = 1 << 30;
         Settings {
-            host: Host { address: "localhost".to_owned(), user: None, port: None, root: None },
+            host: Host {
+                address: "localhost".to_owned(),
+                user: None,
+                port: None,
+                root: None,
+                github: "https://github.com".to_owned(),
+            },
             engine: Engine {
                 runtime: RuntimeChoice::Auto,
                 version: None,
@@ -159,6 +165,8 @@ pub struct Host {
     pub port: Option<u16>,
     /// Where everything of ours lives on the host. `None`: `~/frontier-llm-stack`, and `.sandbox` for a sandbox.
     pub root: Option<PathBuf>,
+    /// Where release files of projects on GitHub come from: a URL without a `/` at its end.
+    pub github: String,
 }
 
 /// Who starts the components; see [`RuntimeChoice::Auto`].

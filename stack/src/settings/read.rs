@@ -41,6 +41,7 @@ fn host(mut table: Table<'_, '_>, host: &mut Host) {
     table.text("user", &mut host.user, value::user);
     table.whole("port", &mut host.port, 1..=u16::MAX);
     table.text("root", &mut host.root, value::folder);
+    table.text("github", &mut host.github, value::mirror);
 }
 
 fn engine(mut table: Table<'_, '_>, engine: &mut Engine) {
@@ -310,7 +311,7 @@ edge = "nginx"
         4 | shoe_size = 43
           | ^^^^^^^^^
           |
-          = help: write one of address, user, port, root
+          = help: write one of address, user, port, root, github
         "#);
     }
 

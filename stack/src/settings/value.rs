@@ -145,6 +145,19 @@ pub fn folder(text: &str) -> Result<PathBuf, Wrong> {
     ))
 }
 
+/// Where files are fetched from. What comes is known by its digest, so that a mirror need not be trusted, nor use TLS.
+pub fn mirror(text: &str) -> Result<String, Wrong> {
+    let below = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || ".-_:/[]~".contains(c);
+    match below.is_some_and(|below| below.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '[')) {
+        true if text.chars().all(is_plain) => Ok(text.trim_end_matches('/').to_owned()),
+        _ => Err(Wrong::new(
+            format!("{text:?} is not where files can be fetched from"),
+            "write a URL such as \"https://github.com\" or \"http://mirror.lan/github\"",
+        )),
+    }
+}
+
 /// The name of a scenario file. It stands beside `stack.toml` and travels with it, so it is a plain name and another one.
 pub fn scenarios(text: &str) -> Result<String, Wrong> {
     let named = text.strip_suffix(".toml").is_some_and(|stem| word(stem, "-_.") && stem != "stack");

@@ -1,5 +1,7 @@
 //! `serve` and signals. Alone in its file, since a signal reaches a whole process.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 use std::{
     io::{BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream},

@@ -91,8 +91,8 @@ pub struct Observed {
     pub taken: BTreeMap<u16, String>,
     /// Docker, if it was asked about or the current release needs it.
     pub docker: Option<Docker>,
-    /// The names of the secrets that the host keeps.
-    pub secrets: BTreeSet<String>,
+    /// The secrets that the host keeps: by name, a digest of each under a key that never leaves it.
+    pub secrets: BTreeMap<String, String>,
     /// The current release's files, if asked for.
     pub contents: Contents,
     /// The machine, if asked for.

@@ -250,7 +250,7 @@ impl Host<'_> {
 
     /// The ways in which people are told of alerts; `secrets` is where Alertmanager sees those of the host.
     fn told_of_alerts<T>(&self, secrets: &Path, make: impl FnOnce(&Ways<'_>) -> T) -> T {
-        make(&Ways::new(&self.settings.alerts, secrets, &|name| self.observed.secrets.contains(name)))
+        make(&Ways::new(&self.settings.alerts, secrets, &|name| self.observed.secrets.contains_key(name)))
     }
 
     /// The files of a component that tells which ones are in force, and the name by which they are told: `write` gives them

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::{
     far::Far,
     mac::mac,
-    stage::{Ran, Stage, is_root, lacks, system, until},
+    stage::{Ran, Stage, lacks, lacks_root, system, until},
 };
 
 const MODEL: &str = "qwen2.5-coder:32b-instruct-q8_0";
@@ -291,7 +291,7 @@ fn the_hop_that_fails_is_told_also_when_ssh_does_not_get_there() {
 
 #[test]
 fn a_network_that_swallows_everything_is_told_from_one_that_leads_nowhere() {
-    if !is_root() || lacks("ip") {
+    if lacks_root() || lacks("ip") {
         return;
     }
     crate::stage::alone(&["unshare", "--net"], || {

@@ -22,7 +22,7 @@ use stack::{
     settings::Settings,
 };
 
-use crate::stage::{Job, Ran, Stage, is_root, lacks, system, take_ports, until};
+use crate::stage::{Job, Ran, Stage, lacks, lacks_root, system, take_ports, until};
 
 /// An edge before one backend, which answers everything with 200 and what it was asked.
 pub(crate) struct Edge {
@@ -41,7 +41,7 @@ impl Edge {
         }
         let stage = Stage::new();
         let (ports, guard) = take_ports();
-        let [_, api, lan_grafana, lan_prometheus, _] = ports;
+        let [_, api, lan_grafana, lan_prometheus, ..] = ports;
         let backend = backend();
         let text = format!(
             "[engine]\nruntime = \"docker\"\n[edge]\n{edge}\n[ports]\napi = {api}\nlan_grafana = {lan_grafana}\nlan_prometheus = \
@@ -64,7 +64,7 @@ impl Edge {
             );
         }
         fs::create_dir_all(stage.path("temporary")).unwrap();
-        let user = if is_root() { "user root;" } else { "" };
+        let user = if rustix::process::geteuid().is_root() { "user root;" } else { "" };
         let words = ["-c", &stage.path("nginx/nginx.conf").display().to_string(), "-g", &format!("daemon off; {user}")];
         let words = words.map(str::to_owned);
         let nginx = stage.start_words(Path::new("/usr/sbin/nginx"), &words);
@@ -230,7 +230,7 @@ fn allowing(address: &str) -> String {
 
 #[test]
 fn whoever_is_in_no_network_of_the_allowlist_is_shut_out_by_both_families() {
-    if !is_root() || lacks("ip") {
+    if lacks_root() || lacks("ip") {
         return;
     }
     crate::stage::alone(&["unshare", "--net"], || {

@@ -7,6 +7,7 @@
 
 mod agent;
 mod backup;
+mod bench;
 mod cli;
 mod contract;
 mod crash;
@@ -24,6 +25,7 @@ mod legacy;
 mod logs;
 mod mac;
 mod model;
+mod monitor;
 mod port;
 mod readme;
 mod release;

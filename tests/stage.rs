@@ -25,12 +25,15 @@ use tempfile::{NamedTempFile, TempDir};
 /// Long enough that a machine under load gets there, short enough to end a test that hangs.
 const PATIENCE: Duration = Duration::from_secs(90);
 
+/// Long enough for what may have to build the program for a host first.
+pub(crate) const WITH_A_BUILD: Duration = Duration::from_secs(20 * 60);
+
 /// What is on PATH behind a stage's own programs, whoever runs the tests.
 const PATH: &str = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin";
 
 /// Ports of stages: below those that the system hands out by itself, in blocks of one guard and one a component.
 const PORTS: std::ops::Range<u16> = 20_000..32_000;
-const BLOCK: u16 = 5;
+const BLOCK: u16 = 6;
 
 /// Looks until there is an answer; fails the test when its time is over.
 pub(crate) fn until<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
@@ -54,6 +57,7 @@ fn within<T>(patience: Duration, mut look: impl FnMut() -> Option<T>) -> Option<
 pub(crate) fn lacks(part: &str) -> bool {
     let names: &[&str] = match part {
         "node_exporter" => &["node_exporter", "prometheus-node-exporter"],
+        "alertmanager" => &["alertmanager", "prometheus-alertmanager"],
         _ => &[part],
     };
     let is_there = |folder: &str| names.iter().any(|name| Path::new(folder).join(name).exists());
@@ -259,7 +263,7 @@ pub(crate) fn alone(wrapper: &[&str], test: impl Fn()) {
     let words: Vec<&OsStr> = wrapper.iter().map(OsStr::new).chain([program.as_os_str()]).collect();
     let mut command = Command::new(words[0]);
     command.args(&words[1..]).args(again(&test, &BTreeMap::new()).get_args()).env(INSIDE, "yes");
-    let ran = Job::start(name_of(&test), &mut command).finish().exits(0);
+    let ran = Job::start(name_of(&test), &mut command).finish_within(WITH_A_BUILD).exits(0);
     assert!(ran.stdout.contains("1 passed"), "{}", ran.stdout);
 }
 
@@ -279,8 +283,9 @@ pub(crate) fn among_own_mounts(test: impl Fn()) {
     }
 }
 
-pub(crate) fn is_root() -> bool {
-    rustix::process::geteuid().is_root()
+/// Whether this is not root, who alone can be somebody else on a host.
+pub(crate) fn lacks_root() -> bool {
+    !rustix::process::geteuid().is_root() && is_lacking("root")
 }
 
 /// Runs a system's program to its good end.
@@ -317,12 +322,12 @@ impl Stage {
         }
         let (ports, guard) = take_ports();
         let stage = Stage { folder, program, ports, _guard: guard, mounts: Cell::new(0) };
-        let [_, api, engine, prometheus, node_exporter] = ports;
+        let [_, api, engine, prometheus, node_exporter, alertmanager] = ports;
         stage.write(
             "stack.toml",
             &format!(
                 "[host]\nroot = \"{}\"\n\n[engine]\nruntime = \"sandbox\"\n\n[ports]\napi = {api}\nengine = {engine}\n\
-                 prometheus = {prometheus}\nnode_exporter = {node_exporter}\n\n[monitoring]\nretention = \"15d\"\nscrape_interval = \"1s\"\n\n\
+                 prometheus = {prometheus}\nnode_exporter = {node_exporter}\nalertmanager = {alertmanager}\n\n[monitoring]\nretention = \"15d\"\nscrape_interval = \"1s\"\n\n\
                  [sandbox]\ntime_to_first_token = \"1ms\"\ntime_per_output_token = \"0ms\"\nload = \"0ms\"\n",
                 stage.root().display()
             ),
@@ -351,7 +356,7 @@ impl Stage {
         &self.program
     }
 
-    /// What the settings ask for: api, engine, prometheus, node_exporter.
+    /// What the settings ask for: api, engine, prometheus, node_exporter, alertmanager.
     pub(crate) fn ports(&self) -> &[u16] {
         &self.ports[1..]
     }

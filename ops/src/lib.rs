@@ -12,6 +12,7 @@ pub mod harden;
 pub mod hardware;
 pub mod https;
 pub mod model;
+pub mod monitor;
 pub mod preflight;
 pub mod summary;
 pub mod tune;

@@ -16,6 +16,7 @@ mod job;
 mod key;
 mod logs;
 mod model;
+mod monitor;
 mod preflight;
 mod program;
 mod progress;
@@ -54,6 +55,8 @@ fn main() -> ExitCode {
         Verb::Doctor(args) => doctor::run(settings, &args),
         Verb::Harden(args) => harden::run(settings, &args),
         Verb::Tune(args) => tune::run(settings, &args),
+        Verb::Monitor(verb) => monitor::run(settings, verb),
+        Verb::Perf(args) => monitor::perf(settings, &args),
         Verb::Bench(args) => bench::run(settings, *args),
         Verb::Backup(args) => backup::run(settings, args),
         Verb::Uninstall(args) => uninstall::run(settings, &args),

@@ -173,7 +173,15 @@ fn page(session: &mut Session, evidence: &Evidence, findings: &[Finding]) -> Res
     let secrets: Vec<Secret> = session.client.secrets(true)?.into_values().flatten().collect();
     let settings = settings.as_deref();
     let observed = evidence.observed();
-    Ok(doctor::report(&About { program: PROGRAM_ID, observed, settings, findings, lines: &lines, secrets: &secrets }))
+    Ok(doctor::report(&About {
+        program: PROGRAM_ID,
+        engine: evidence.version(),
+        observed,
+        settings,
+        findings,
+        lines: &lines,
+        secrets: &secrets,
+    }))
 }
 
 fn last_lines(session: &mut Session, sick: &[Component]) -> Result<Vec<(Component, String)>> {

@@ -90,7 +90,7 @@ fn page(tuning: &Tuning) -> String {
         page += &format!("{what:<18}{:<44}{why}\n", format!("{before} → {after}"));
     }
     if tuning.changes.is_empty() {
-        page += "the machine is set as it should be\n";
+        page += "nothing to change\n";
     }
     if !tuning.proposals.is_empty() {
         page += "\n[engine] in stack.toml could say, by the memory that there is:\n";

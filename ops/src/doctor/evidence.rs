@@ -49,6 +49,8 @@ pub struct Evidence {
     pub(super) summary: Summary,
     pub(super) now: DateTime<Utc>,
     pub(super) model: Model,
+    /// The engine's version, as it tells it.
+    pub(super) version: Option<String>,
     /// What the gateway exports.
     pub(super) gateway: String,
     /// What node_exporter exports.
@@ -62,6 +64,11 @@ impl Evidence {
     /// What was observed of the host.
     pub fn observed(&self) -> &Observed {
         &self.observed
+    }
+
+    /// What the engine calls its version.
+    pub fn version(&self) -> Option<&str> {
+        self.version.as_deref()
     }
 
     /// The components that are not as they should be.
@@ -131,13 +138,15 @@ pub fn gather(observed: Observed, settings: &Settings, tell: &mut dyn FnMut(&str
         let answer = client.get(format!("{}{path}", part.url.as_deref()?)).send().ok()?;
         answer.error_for_status().ok()?.text().ok()
     };
+    let version = get(Component::Engine, "/api/version")
+        .and_then(|text| Some(serde_json::from_str::<Value>(&text).ok()?["version"].as_str()?.to_owned()));
     let gateway = get(Component::Gateway, "/metrics").unwrap_or_default();
     let node = get(Component::NodeExporter, "/metrics").unwrap_or_default();
     let targets = targets_that_stay(settings, || get(Component::Prometheus, "/api/v1/targets"));
     let serves = summary.components.iter().any(|it| it.name == Component::Engine && it.state == State::Healthy);
     let model = model(&observed, settings, serves, tell);
     let strain = strain(&observed);
-    Evidence { model, gateway, node, targets, strain, summary, observed, now: Utc::now() }
+    Evidence { model, version, gateway, node, targets, strain, summary, observed, now: Utc::now() }
 }
 
 /// A target that was down may be back, and its next scrape tells.

@@ -18,6 +18,8 @@ const LEAST_SECRET: usize = 6;
 pub struct About<'a> {
     /// Identity of our program.
     pub program: &'a str,
+    /// The engine's version, if it told.
+    pub engine: Option<&'a str>,
     /// With the machine's facts.
     pub observed: &'a Observed,
     /// The text of `stack.toml`, if there is one.
@@ -38,6 +40,7 @@ pub fn report(about: &About<'_>) -> String {
         let _ = writeln!(page, "- {what}: {value}");
     };
     row("program", about.program);
+    row("engine's version", about.engine.unwrap_or("it does not tell"));
     row("system", &format!("{} {}", observed.system, observed.machine));
     if let Some(release) = observed.current_release() {
         row("runtime", &release.content.runtime.to_string());

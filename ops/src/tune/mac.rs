@@ -93,7 +93,7 @@ fn power(seen: &Seen, tuning: &mut Tuning) {
 
 /// What a model needs and a twentieth more, for what was not counted.
 pub(super) fn with_room(bytes: u64) -> u64 {
-    (bytes / 20 * 21).div_ceil(1 << 20) << 20
+    (bytes + bytes / 20).div_ceil(1 << 20) << 20
 }
 
 fn limit(seen: &Seen, observed: &Observed, need: &Need, tuning: &mut Tuning) -> Result<(), Failure> {

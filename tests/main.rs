@@ -21,6 +21,7 @@ mod legacy;
 mod logs;
 mod mac;
 mod model;
+mod native;
 mod port;
 mod readme;
 mod release;

@@ -10,5 +10,6 @@ pub mod criteria;
 pub mod hardware;
 pub mod model;
 pub mod preflight;
+pub mod reboot;
 pub mod summary;
 pub mod verify;

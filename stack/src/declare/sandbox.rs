@@ -30,7 +30,16 @@ pub(super) fn make(host: &Host<'_>) -> Made {
         .iter_mut()
         .filter(|it| it.component == Component::Prometheus)
         .for_each(|it| it.config = Some(name.clone()));
-    Made { services, absent, contents, notes: Vec::new(), first: Vec::new(), doors: [].into() }
+    Made {
+        services,
+        absent,
+        contents,
+        notes: Vec::new(),
+        first: Vec::new(),
+        doors: [].into(),
+        engine: None,
+        init: None,
+    }
 }
 
 /// The stand-in takes Ollama's own variables, so that what is set here means the same to the real engine.
@@ -63,7 +72,7 @@ fn stand_in(host: &Host<'_>) -> Service {
     service
 }
 
-fn gateway(host: &Host<'_>) -> Service {
+pub(super) fn gateway(host: &Host<'_>) -> Service {
     let upstream = host.listen(Component::Engine).to_string();
     let listen = host.listen(Component::Gateway).to_string();
     let mut args = vec!["--listen".to_owned(), listen, "--upstream".to_owned(), upstream];
@@ -76,7 +85,7 @@ fn gateway(host: &Host<'_>) -> Service {
     service
 }
 
-fn prometheus(host: &Host<'_>, program: PathBuf) -> Service {
+pub(super) fn prometheus(host: &Host<'_>, program: PathBuf) -> Service {
     let config = host.root.current().join("prometheus/prometheus.yml");
     let retention_s = host.settings.monitoring.retention.as_secs();
     let args = vec![
@@ -89,18 +98,19 @@ fn prometheus(host: &Host<'_>, program: PathBuf) -> Service {
         // For the backup, which asks it for a snapshot. Loopback only: the edge passes no admin endpoint.
         "--web.enable-admin-api".to_owned(),
     ];
-    let mut service = host.service(Component::Prometheus, program_alone(program, args), "/-/ready");
+    let mut service =
+        host.service(Component::Prometheus, program_alone(Command { program, args, env: [].into() }), "/-/ready");
     service.reads = vec!["prometheus/".to_owned()];
     service.reload_path = Some("/-/reload".to_owned());
     service
 }
 
-fn node_exporter(host: &Host<'_>, program: PathBuf) -> Service {
+pub(super) fn node_exporter(host: &Host<'_>, program: PathBuf) -> Service {
     let args = vec![
         format!("--web.listen-address={}", host.listen(Component::NodeExporter)),
         format!("--collector.textfile.directory={}", host.root.textfile().display()),
     ];
-    host.service(Component::NodeExporter, program_alone(program, args), "/")
+    host.service(Component::NodeExporter, program_alone(Command { program, args, env: [].into() }), "/")
 }
 
 /// Our own program, run from the release so that a rollback brings back the old one.
@@ -109,11 +119,11 @@ fn own(host: &Host<'_>, component: Component, args: Vec<String>) -> Command {
     Command { program: host.root.current().join("bin/xtask"), args, env: [].into() }
 }
 
-fn program_alone(program: PathBuf, args: Vec<String>) -> Launch {
-    Launch::Process { command: Command { program, args, env: [].into() }, own_program: false }
+pub(super) fn program_alone(command: Command) -> Launch {
+    Launch::Process { command, own_program: false }
 }
 
-fn missing(host: &Host<'_>, component: Component, debian: &str, homebrew: &str) -> Absent {
+pub(super) fn missing(host: &Host<'_>, component: Component, debian: &str, homebrew: &str) -> Absent {
     let install = match host.observed.system.as_str() {
         "Darwin" => format!("brew install {homebrew}"),
         _ => format!("apt-get install {debian}"),

@@ -311,6 +311,21 @@ fn data_that_another_image_has_migrated_is_put_back() {
 }
 
 #[test]
+fn a_changed_secret_reaches_the_one_that_uses_it_and_no_other() {
+    let Some(stack) = Contained::deployed() else { return };
+    stack.note_in_grafana("mine");
+    let before = stack.running();
+    stack.shell("printf open-sesame | $XTASK secret set grafana-admin-password").exits(0);
+    stack.ok("deploy").says("bring up grafana (its image, environment or secret changed)");
+    assert_eq!(stack.replaced_since(&before), ["grafana"]);
+    // It logs in with what the host keeps.
+    assert_eq!(stack.grafana()["note"], "mine");
+    stack.ok("deploy").says("nothing to do");
+    let found = stack.shell("grep -rl open-sesame root --exclude-dir=secrets");
+    assert_eq!((found.code, found.stdout.as_str()), (Some(1), ""), "it is written down nowhere else");
+}
+
+#[test]
 fn a_compose_that_was_killed_in_the_middle_is_gone_on_with() {
     let Some(stack) = Contained::deployed() else { return };
     // A recreation, cut off when the new container is there and the old one is about to go.
@@ -496,5 +511,26 @@ impl Contained {
                 (service.to_owned(), peaks.sum())
             })
             .into()
+    }
+}
+
+/// What a person does who wants no tool of ours.
+#[test]
+fn the_compose_files_work_by_hand() {
+    if !Command::new("docker").args(["compose", "version"]).output().is_ok_and(|done| done.status.success())
+        && is_lacking("compose")
+    {
+        return;
+    }
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../config/compose");
+    for overlay in [None, Some("compose.nvidia.yaml"), Some("compose.mac.yaml")] {
+        let mut args = vec!["compose".to_owned(), format!("--file={folder}/compose.yaml")];
+        args.extend(overlay.map(|name| format!("--file={folder}/{name}")));
+        args.extend(["config", "--services"].map(str::to_owned));
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        let services = docker(&args);
+        for name in ["ollama", "gateway", "nginx", "prometheus", "grafana", "node-exporter"] {
+            assert!(services.lines().any(|it| it == name), "{name} in {services}");
+        }
     }
 }

@@ -94,7 +94,7 @@ impl Far {
             &format!(
                 "Port {port}\nListenAddress 127.0.0.1\nHostKey {folder}/host_key\nPidFile none\nUsePAM no\nStrictModes no\n\
                  MaxStartups 200\nAuthorizedKeysFile {folder}/user_key.pub\n\
-                 ForceCommand exec env PATH={folder}/bin:/usr/local/bin:/usr/bin:/bin {shell} -c \"$SSH_ORIGINAL_COMMAND\"\n"
+                 ForceCommand exec env HOME={folder} PATH={folder}/bin:/usr/local/bin:/usr/bin:/bin {shell} -c \"$SSH_ORIGINAL_COMMAND\"\n"
             ),
         );
         self.know_host_key();

@@ -9,7 +9,7 @@ use ops::model::{
 use serde_json::Value;
 use stack::failure::Class;
 
-use crate::stage::{Job, Stage, until};
+use crate::stage::{Job, Stage, lacks, until};
 
 const DEFAULT: &str = "qwen2.5-coder:32b-instruct-q8_0";
 
@@ -124,7 +124,18 @@ fn an_upgrade_keeps_comments_and_the_old_model_and_can_go_back() {
     stage.run("model upgrade --revert --yes").exits(10);
     stage.run("model upgrade no-such:1b --yes").exits(10);
     assert_eq!(settings(), text, "a model that cannot be had changes nothing");
-    stage.ok("model upgrade qwen3-coder:30b --yes").says("is the default in").says("loaded in");
+    stage.ok("agent configure aider");
+    let agent = || fs::read_to_string(stage.path(".aider.conf.yml")).unwrap();
+    if !lacks("promtool") {
+        stage.write("local/rules/wrong.yml", "groups: 1\n");
+        stage.run("model upgrade qwen3-coder:30b --yes").exits(4).says("is the default again");
+        assert_eq!(settings(), text, "a deploy that fails takes the switch back");
+        fs::remove_file(stage.path("local/rules/wrong.yml")).unwrap();
+    }
+    assert!(!agent().contains("qwen3-coder:30b"));
+    let upgraded = stage.ok("model upgrade qwen3-coder:30b --yes").says("is the default in").says("loaded in");
+    assert!(upgraded.stdout.contains("PASS  qwen3-coder:30b answers"), "{}", upgraded.stdout);
+    assert!(agent().contains("qwen3-coder:30b"), "agents follow");
     let switched = text.replace(&format!("\"{DEFAULT}\" # for now"), "\"qwen3-coder:30b\" # for now");
     assert_eq!(settings(), format!("{switched}previous = \"{DEFAULT}\"\n"));
     stage.ok("model show qwen3-coder:30b");

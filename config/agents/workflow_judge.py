@@ -9,7 +9,7 @@ USER = {"username": "ada", "password": "correct horse"}
 
 def check(what, answer, *wanted):
     if answer.status_code not in wanted:
-        body = answer.get_data(as_text=True)[:200]
+        body = " ".join(answer.get_data(as_text=True).split())[:200]
         sys.exit(f"{what} answers {answer.status_code}, not {wanted[0]}: {body}")
 
 

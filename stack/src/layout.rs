@@ -198,6 +198,11 @@ impl Root {
         self.state().join("secrets")
     }
 
+    /// What digests of secrets are made with.
+    pub(crate) fn secret_key(&self) -> PathBuf {
+        self.state().join("secret.key")
+    }
+
     /// Everything about one job.
     pub(crate) fn job(&self, id: &str) -> PathBuf {
         self.jobs().join(id)

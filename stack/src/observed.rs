@@ -92,8 +92,8 @@ pub struct Observed {
     /// What matters where components are programs of the host's own, if it was asked about.
     #[serde(default)]
     pub native: Option<Native>,
-    /// The names of the secrets that the host keeps.
-    pub secrets: BTreeSet<String>,
+    /// The secrets that the host keeps: by name, a digest of each under a key that never leaves it.
+    pub secrets: BTreeMap<String, String>,
     /// The current release's files, if asked for.
     pub contents: Contents,
     /// When the machine was started.

@@ -1,7 +1,8 @@
 //! A release: everything that decides what runs, under a name made from its content.
 //!
 //! Invariant: two releases with one id are one and the same; whatever would make a component run differently (program,
-//! arguments, environment, a file it reads) is part of the id.
+//! arguments, environment, a file or secret it reads) is part of the id. Of secrets there are digests alone: a release goes
+//! with the values that its host has.
 
 use std::{
     collections::BTreeMap,
@@ -115,6 +116,10 @@ pub struct Service {
     pub config_path: Option<String>,
     /// The name by which its files call themselves; `None`: one is made of their content.
     pub config: Option<String>,
+    /// The host's secrets that it reads when it starts, by name: the digest of what each is. One that it reads afresh by
+    /// itself is none of them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub secrets: BTreeMap<String, String>,
     /// How long it may take to stop, in seconds, before it is killed.
     pub stop_grace_s: u64,
 }
@@ -201,9 +206,11 @@ impl Release {
         match &service.launch {
             Launch::Process { command, own_program } => {
                 let program = own_program.then_some(&self.content.program);
-                digest_of(&(command, service.listen, program, files))
+                digest_of(&(command, service.listen, program, files, &service.secrets))
             }
-            Launch::Container(container) => digest_of(&(&container.image_id, &container.definition, files)),
+            Launch::Container(container) => {
+                digest_of(&(&container.image_id, &container.definition, files, &service.secrets))
+            }
         }
     }
 

@@ -340,6 +340,7 @@ fn mac() -> (Wanted, Observed) {
         programs: programs.map(|name| (name.to_owned(), Some(format!("/opt/homebrew/bin/{name}").into()))).into(),
         native: Some(native),
         ports: BTreeMap::new(),
+        secrets: [("grafana-admin-password".into(), "digest".into())].into(),
         ..bare()
     };
     (wanted, observed)
@@ -357,7 +358,6 @@ fn mac_deployed() -> (Wanted, Observed) {
     native.engines.insert("0.32.15".into());
     let (_, definition) = contents.iter().find(|(path, _)| path.starts_with("service/")).unwrap();
     native.service = Some(SystemService { definition: definition.clone(), runs: true });
-    observed.secrets.insert("grafana-admin-password".into());
     (wanted, observed)
 }
 
@@ -468,6 +468,7 @@ fn contained(lacking: &[&str]) -> (Wanted, Observed) {
     observed.ports = question.ports.into_iter().map(free).collect();
     observed.programs.insert("docker".into(), Some("/usr/bin/docker".into()));
     observed.docker = Some(Docker { engine, images, remnants: Vec::new(), misplaced: false });
+    observed.secrets = [("grafana-admin-password".to_owned(), "digest-1".to_owned())].into();
     (wanted, observed)
 }
 
@@ -475,7 +476,6 @@ fn contained(lacking: &[&str]) -> (Wanted, Observed) {
 fn after_up(plan: &Plan, before: &Observed) -> Observed {
     let mut observed = after(plan, before);
     observed.supervisor = None;
-    observed.secrets = ["grafana-admin-password".to_owned()].into();
     for (component, running) in &mut observed.components {
         running.identity = None;
         running.container = Some(format!("container of {component}"));
@@ -500,7 +500,7 @@ fn containers_are_brought_up_all_at_once() {
     let (wanted, observed) = contained(&[]);
     let plan = words(&wanted, &observed);
     assert_eq!(plan.matches("bring up").count(), 1, "{plan}");
-    for words in ["make up the secret", "put the files", "engine (it does not run), gateway (it does not run), edge"] {
+    for words in ["put the files", "engine (it does not run), gateway (it does not run), edge"] {
         assert!(plan.contains(words), "{plan}");
     }
 }
@@ -516,11 +516,43 @@ fn containers_are_made_anew_for_another_image_and_reloaded_for_other_files() {
     observed.docker.as_mut().unwrap().images.insert(image.0.clone(), "sha256:13".into());
     wanted.settings.images.insert(Component::Grafana, image);
     let plan = words(&wanted, &observed);
-    let up = "bring up grafana (its image or environment changed)\n";
+    let up = "bring up grafana (its image, environment or secret changed)\n";
     for words in ["reload edge", "stop grafana and copy its volume grafana", up] {
         assert!(plan.contains(words), "{plan}");
     }
     assert!(plan.find("copy its volume") < plan.find("bring up"), "{plan}");
+}
+
+#[test]
+fn a_secret_is_made_up_before_anything_that_depends_on_what_it_is() {
+    let (wanted, mut observed) = contained(&[]);
+    observed.secrets.clear();
+    insta::assert_snapshot!(words(&wanted, &observed), @r"
+      1. install program program-1
+      2. make up the secret grafana-admin-password
+    then the host is looked at again: the rest depends on what these steps bring
+    ");
+}
+
+#[test]
+fn a_changed_secret_has_the_one_that_uses_it_made_anew_and_no_other() {
+    let (wanted, bare) = contained(&[]);
+    let (first, _) = plan(&wanted, &bare).unwrap();
+    let mut observed = after_up(&first, &bare);
+    // One that nobody uses is nobody's business.
+    observed.secrets.insert("slack-url".into(), "digest-2".into());
+    assert_eq!(plan(&wanted, &observed).unwrap().0.steps, []);
+    observed.secrets.insert("grafana-admin-password".into(), "digest-3".into());
+    let text = words(&wanted, &observed);
+    assert!(text.contains("bring up grafana (its image, environment or secret changed)\n"), "{text}");
+    assert!(!text.contains("reload") && !text.contains("copy its volume"), "{text}");
+    let (second, _) = plan(&wanted, &observed).unwrap();
+    let mut observed = after_up(&second, &observed);
+    assert_eq!(plan(&wanted, &observed).unwrap().0.steps, []);
+    // The way back goes with the values that the host has.
+    observed.secrets.remove("grafana-admin-password");
+    let back = plan_rollback(&observed).unwrap().to_string();
+    assert!(back.contains("make up the secret") && back.contains("bring up grafana"), "{back}");
 }
 
 #[test]

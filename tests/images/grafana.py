@@ -30,6 +30,14 @@ def open_database():
     return database
 
 
+# What `grafana cli admin reset-admin-password --password-from-stdin` does.
+if sys.argv[1:]:
+    assert sys.argv[1:] == ["cli", "admin", "reset-admin-password", "--password-from-stdin"], sys.argv
+    database = sqlite3.connect(os.path.join(DATA, "grafana.db"))
+    database.execute("update state set password = ?", (sys.stdin.read().strip(),))
+    database.commit()
+    sys.exit(0)
+
 # As process 1 it would not hear this by itself.
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 DATABASE = open_database()

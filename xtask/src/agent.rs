@@ -23,17 +23,27 @@ use stack::{
 };
 
 use crate::{
-    cli, diff,
+    cli::{self, Side},
+    diff,
     report::{self, Exit},
     secret,
-    session::{Interrupt, Session, Stack},
+    session::{Interrupt, Need, Session, Stack},
+    there::{self, As},
 };
 
 pub(crate) fn run(settings: Option<&Path>, verb: cli::Agent) -> Result<Exit> {
     let place = place()?;
     match verb {
         cli::Agent::List { json } => list(&place, json),
-        cli::Agent::Install { name, latest } => install(name, &place, latest),
+        cli::Agent::Install { name, latest, on } => {
+            if on == Side::Host {
+                let session = Session::open(settings, Need::Any)?;
+                if !session.is_here {
+                    return there::run(session, As::Job);
+                }
+            }
+            install(name, &place, latest)
+        }
         cli::Agent::Configure(args) => configure(settings, &place, &args),
         cli::Agent::Unconfigure { name, dry_run } => unconfigure(name, &place, dry_run),
         cli::Agent::Test(args) => test(&place, &args),

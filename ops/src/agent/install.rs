@@ -45,8 +45,7 @@ pub(super) type Check<'a> = dyn FnMut() -> Result<(), Failure> + 'a;
 /// The agent's program and version, if it is on this machine and runs.
 pub fn installed(agent: &Agent, place: &Place) -> Option<Installed> {
     let name = agent.package.program()?;
-    let own = place.bin().join(name);
-    let program = if own.exists() { own } else { process::find(name)? };
+    let program = find(place, name)?;
     let said = answer(&program, &["--version"])?;
     let is_version = |word: &&str| word.contains('.') && word.starts_with(|it: char| it.is_ascii_digit());
     let version = said.split_whitespace().find(is_version)?.to_owned();
@@ -117,7 +116,7 @@ fn command(program: PathBuf, args: &[&str]) -> Command {
 /// uv brings a Python of its own, pipx and a virtual environment need one that fits.
 fn by_python(place: &Place, wanted: &str, range: [(u32, u32); 2], program: &str) -> Result<Steps, Failure> {
     let newest = format!("{}.{}", range[1].0, range[1].1 - 1);
-    if let Some(uv) = process::find("uv") {
+    if let Some(uv) = find(place, "uv") {
         let install = command(uv, &["tool", "install", "--force", "--python", &newest, "--with", "pip", wanted]);
         return Ok(Steps { commands: vec![install], link: None });
     }
@@ -127,7 +126,7 @@ fn by_python(place: &Place, wanted: &str, range: [(u32, u32); 2], program: &str)
             .hint("install uv, which brings one: https://docs.astral.sh/uv; then run the same command again"));
     };
     let python_name = python.display().to_string();
-    if let Some(pipx) = process::find("pipx") {
+    if let Some(pipx) = find(place, "pipx") {
         let install = command(pipx, &["install", "--force", "--python", &python_name, wanted]);
         return Ok(Steps { commands: vec![install], link: None });
     }
@@ -136,6 +135,12 @@ fn by_python(place: &Place, wanted: &str, range: [(u32, u32); 2], program: &str)
     let make = command(python, &["-m", "venv", "--clear", &folder.display().to_string()]);
     let fill = command(bin.join("python"), &["-m", "pip", "install", "--disable-pip-version-check", wanted]);
     Ok(Steps { commands: vec![make, fill], link: Some((place.bin().join(program), bin.join(program))) })
+}
+
+/// A tool that may stand where its own installer puts it, which an ssh login does not have on PATH.
+fn find(place: &Place, name: &str) -> Option<PathBuf> {
+    let own = place.bin().join(name);
+    if own.exists() { Some(own) } else { process::find(name) }
 }
 
 /// A Python that runs and is within the range, the newest first.

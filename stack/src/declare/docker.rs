@@ -83,7 +83,8 @@ pub(super) fn make(host: &Host<'_>) -> Result<Made, Failure> {
     let images = images(host.settings, &host.wanted.program);
     let ids = ids(host, &images);
     // Without an engine nothing can be said of images yet.
-    let first = if install.is_empty() { missing_images(host, &images, &ids)? } else { install };
+    let mut first = if install.is_empty() { missing_images(host, &images, &ids)? } else { install };
+    first.extend(missing_secrets(host));
     let values = values(host, &ids, mac)?;
     let files = Files { nvidia, mac };
     let mut services: Vec<Service> = SERVICES
@@ -215,6 +216,12 @@ fn missing_images(
     Ok(steps)
 }
 
+/// What a secret is decides what its container is known by, so it comes first.
+pub(super) fn missing_secrets(host: &Host<'_>) -> impl Iterator<Item = Step> {
+    let missing = SECRETS.into_iter().filter(|name| !host.observed.secrets.contains_key(*name));
+    missing.map(|name| Step::Generate { secret: name.to_owned() })
+}
+
 /// The values of `compose.yaml` but for the fingerprints, which are made of them.
 fn values(host: &Host<'_>, ids: &BTreeMap<Component, String>, mac: bool) -> Result<Values, Failure> {
     let (settings, root) = (host.settings, &host.root);
@@ -286,6 +293,9 @@ fn service(host: &Host<'_>, component: Component, container: Container, mac: boo
         Component::Grafana => vec!["grafana/provisioning/".to_owned()],
         _ => Vec::new(),
     };
+    if component == Component::Grafana {
+        service.secrets = host.secrets(&SECRETS);
+    }
     service.config_path = match component {
         Component::Edge => Some(nginx::CONFIG_PATH.to_owned()),
         Component::Prometheus => Some(prometheus::CONFIG_PATH.to_owned()),
@@ -352,5 +362,5 @@ pub(crate) fn check(docker: &Path, folder: &Path, service: &Service) -> Option<C
     Some(Command { program: docker.to_owned(), args, env: [].into() })
 }
 
-/// The secret that containers are given, made where it is missing.
+/// The secrets that containers are given, each made up where it is missing.
 pub(crate) const SECRETS: [&str; 1] = [PASSWORD];

@@ -218,8 +218,15 @@ impl Host<'_> {
             reload_path: None,
             config_path: None,
             config: None,
+            secrets: BTreeMap::new(),
             stop_grace_s: 15,
         }
+    }
+
+    /// Those of these secrets that the host keeps, for [`Service::secrets`].
+    fn secrets(&self, names: &[&str]) -> BTreeMap<String, String> {
+        let kept = names.iter().filter_map(|name| self.observed.secrets.get_key_value(*name));
+        kept.map(|(name, digest)| (name.clone(), digest.clone())).collect()
     }
 
     fn listen(&self, component: Component) -> SocketAddr {

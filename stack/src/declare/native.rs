@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::{
     Host, Made, compose,
-    docker::{doors, free},
+    docker::{SECRETS, doors, free, missing_secrets},
     engine, grafana,
     nginx::{self, Doors},
     sandbox::{gateway, missing, node_exporter, program_alone, prometheus},
@@ -59,10 +59,11 @@ const GRAFANA_FILES: &str = "/etc/grafana/stack";
 pub(super) fn make(host: &Host<'_>) -> Result<Made, Failure> {
     let unknown = || Failure::new(Class::Refused, "nothing is known of the host's own programs").hint("deploy again");
     let native = host.observed.native.as_ref().ok_or_else(unknown)?;
-    let first = install(host);
+    let mut first = install(host);
     if first.is_empty() {
         usable(host)?;
     }
+    first.extend(missing_secrets(host).filter(|_| host.program("grafana").is_some()));
     not_in_the_way(host, native)?;
     let tarball = tarball(host)?;
     let models = models(host, native);
@@ -286,6 +287,7 @@ fn grafana(host: &Host<'_>, program: PathBuf) -> Service {
     let launch = program_alone(Command { program, args, env });
     let mut service = host.service(Component::Grafana, launch, "/api/health");
     service.reads = vec!["grafana/provisioning/".to_owned()];
+    service.secrets = host.secrets(&SECRETS);
     service
 }
 

@@ -1,4 +1,4 @@
-//! Looking at the host. Nothing here changes anything.
+//! Looking at the host. Nothing here changes anything, but that a host with secrets gets a key to make digests of them with.
 
 use std::{
     collections::BTreeMap,
@@ -62,7 +62,7 @@ pub(super) fn observe(root: &Root, question: &Question) -> Result<Observed, Fail
         ipv6: TcpListener::bind((Ipv6Addr::UNSPECIFIED, 0)).is_ok(),
         taken: taken(question, root, &components),
         docker,
-        secrets: secrets::list(root, false)?.into_keys().collect(),
+        secrets: secrets::digests(root)?,
         ports: ports(question, manifest, &components)?,
         history: durable::read_json(&root.history())?.unwrap_or_default(),
         interrupted: journal::interrupted(&root.journal()).doing("cannot read", &root.journal())?,

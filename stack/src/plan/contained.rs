@@ -1,6 +1,6 @@
 //! What it takes to have a release run in containers.
 //!
-//! Containers are made anew only for another image or environment; for other files they are told to read them again.
+//! Containers are made anew only for another image, environment or secret; for other files they are told to read them again.
 
 use super::{Raised, Step};
 use crate::{
@@ -16,7 +16,8 @@ pub(super) fn run(release: &Release, observed: &Observed, switched: bool) -> Vec
     if let Some(remnants) = docker.map(|docker| &docker.remnants).filter(|remnants| !remnants.is_empty()) {
         steps.push(Step::Clear { containers: remnants.clone() });
     }
-    let missing = crate::declare::docker::SECRETS.iter().filter(|name| !observed.secrets.contains(**name));
+    // A deploy has made them before; on the way back one may have been removed meanwhile.
+    let missing = crate::declare::docker::SECRETS.iter().filter(|name| !observed.secrets.contains_key(**name));
     steps.extend(missing.map(|name| Step::Generate { secret: (*name).to_owned() }));
     if switched || docker.is_none_or(|docker| docker.misplaced) {
         steps.push(Step::Place { release: release.id.clone() });
@@ -49,7 +50,9 @@ fn raise(release: &Release, service: &Service, observed: &Observed) -> Option<Ra
     let why = match running {
         _ if observed.desired.stopped.contains(&component) || observed.desired.halted => "it was stopped by hand",
         None => "it does not run",
-        Some(running) if running.fingerprint != release.fingerprint(service) => "its image or environment changed",
+        Some(running) if running.fingerprint != release.fingerprint(service) => {
+            "its image, environment or secret changed"
+        }
         Some(running) if running.state == State::Unhealthy => running.detail.as_deref().unwrap_or("it does not answer"),
         Some(_) => return None,
     };

@@ -3,7 +3,7 @@
 use super::Step;
 use crate::{
     component::Component,
-    declare::{docker::SECRETS, service},
+    declare::service,
     layout::Root,
     observed::Observed,
     process::Command,
@@ -16,10 +16,6 @@ pub(super) fn prepare(release: &Release, observed: &Observed) -> Vec<Step> {
     let engines = observed.native.as_ref().map(|native| &native.engines);
     let missing = |version: &str| engines.is_none_or(|engines| !engines.contains(version));
     steps.extend(release.content.engine.iter().filter(|it| missing(&it.version)).map(|it| Step::Fetch(it.clone())));
-    if release.service(Component::Grafana).is_some() {
-        let missing = SECRETS.iter().filter(|name| !observed.secrets.contains(**name));
-        steps.extend(missing.map(|name| Step::Generate { secret: (*name).to_owned() }));
-    }
     steps.extend(open(release, observed));
     steps
 }

@@ -11,7 +11,7 @@ pub(crate) enum Agent {
         #[arg(long)]
         json: bool,
     },
-    /// Install an agent on this machine, into ~/.local/bin, without root
+    /// Install an agent into ~/.local/bin, without root
     Install {
         /// aider, opencode, qwen, claude, continue, cursor
         #[arg(value_parser = agent)]
@@ -19,6 +19,9 @@ pub(crate) enum Agent {
         /// The newest version instead of the one that was tested
         #[arg(long)]
         latest: bool,
+        /// Where: client, the machine that you type at; or host, for work over ssh
+        #[arg(long, value_name = "WHERE", value_enum, default_value_t = Side::Client, hide_possible_values = true)]
+        on: Side,
     },
     /// Have an agent use this stack: its own settings files, merged with what stands there
     Configure(Configure),
@@ -33,6 +36,12 @@ pub(crate) enum Agent {
     },
     /// Have an agent write code in a throwaway repository, and judge it by running the code
     Test(AgentTest),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum Side {
+    Client,
+    Host,
 }
 
 #[derive(Debug, Args)]

@@ -15,7 +15,7 @@ use stack::{
 };
 
 pub(crate) use self::{
-    agent::{Agent, AgentTest, Configure},
+    agent::{Agent, AgentTest, Configure, Side},
     backup::{Backup, BackupVerb},
     bench::{BaselineVerb, Bench, BenchCompare, BenchLoad, BenchVerb},
     host::HostVerb,

@@ -1,7 +1,7 @@
 //! `model upgrade`: another default model, as one plan, with a way back.
 //!
-//! The host pulls and answers; the settings are changed here, where they stand. Nothing is changed before the new model
-//! has answered.
+//! The host pulls and answers; the settings are changed here, where they stand, and a deploy has the host and the agents
+//! follow. Nothing is changed before the new model has answered, and what the deploy did not bring is taken back.
 
 use std::{fs, path::Path};
 
@@ -12,10 +12,10 @@ use stack::failure::{Class, Failure};
 
 use super::{bring, hold};
 use crate::{
-    cli,
+    cli, deploy,
     report::{self, Exit},
     session::{Need, Session, find_settings},
-    there,
+    there, verify,
 };
 
 /// What both models are asked, so that one can compare.
@@ -68,16 +68,29 @@ pub(crate) fn run(settings: Option<&Path>, args: &cli::ModelUpgrade) -> Result<E
             Err(failure) => report::say(&format!("{model:<40} cannot be compared: {failure}")),
         }
     }
+    let is_here = session.is_here;
+    // One connection at a time: the deploy opens its own.
+    drop(session);
     let text = fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
     write(&file, &upgrade::switch(&text, &new, &old)?)?;
+    report::say(&format!("{new} is the default in {}; {old} is kept\n", file.display()));
+    let deploy = cli::Deploy { dry_run: false, yes: true, ask_sudo: false, json: false };
+    match deploy::run(settings, &deploy) {
+        Ok(Exit::Done) => {}
+        // Cut off here, a deploy goes on there: the settings are what it deploys.
+        Ok(Exit::Interrupted) if !is_here => return Ok(Exit::Interrupted),
+        failed => {
+            write(&file, &text)?;
+            report::say(&format!("\n{old} is the default again in {}", file.display()));
+            return failed;
+        }
+    }
+    let verified = verify::run(settings, &cli::Verify { json: false, junit: None })?;
     report::say(&format!(
-        "{new} is the default in {}; {old} is kept\n\n\
-         next:  cargo xtask deploy                    the host follows the settings\n       \
-         cargo xtask model upgrade --revert    goes back\n       \
-         cargo xtask model upgrade --prune     removes {old}; best after a week of use",
-        file.display()
+        "\nnext:  cargo xtask model upgrade --revert    goes back to {old}\n       \
+         cargo xtask model upgrade --prune     removes it; best after a week of use"
     ));
-    Ok(Exit::Done)
+    Ok(verified)
 }
 
 /// On the host itself the settings are a copy.
@@ -94,7 +107,8 @@ fn plan(session: &Session, old: &str, new: &str) -> String {
     }
     format!(
         "upgrade of {host} from {old} to {new}\n  1. check that {new} fits, pull what is missing, and have it answer\n  \
-         2. compare {old} and {new}\n  3. switch models.default in the settings; {old} is kept"
+         2. compare {old} and {new}\n  3. switch models.default in the settings; {old} is kept\n  \
+         4. deploy: the host and the configured agents follow\n  5. verify"
     )
 }
 

@@ -28,8 +28,8 @@ const KEPT_RELEASES: usize = 3;
 /// How long components may take to become healthy.
 const GATE_TIMEOUT_S: u64 = 60;
 
-/// The same for containers: a first start may migrate a database, and what cannot stay up is noticed long before.
-const CONTAINERS_TIMEOUT_S: u64 = 180;
+/// The same with Grafana: a first start may migrate a database, and what cannot stay up is noticed long before.
+const DATABASE_TIMEOUT_S: u64 = 180;
 
 /// What it takes to bring a host from what was observed to what is declared.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -86,6 +86,8 @@ pub enum Step {
         commands: Vec<Command>,
         /// What root does to take it back, if it was not there before.
         undo: Vec<Command>,
+        /// What runs now under an older definition, and so stops.
+        stops: Vec<Component>,
     },
     /// Write the release's files beside the others, verified against its manifest.
     StageRelease {
@@ -230,6 +232,7 @@ impl Step {
     pub fn interrupts(&self) -> Vec<Component> {
         match self {
             Step::Restart { component, .. } | Step::Stop { component } => vec![*component],
+            Step::Serve { stops, .. } => stops.clone(),
             Step::Up { components } => components.iter().filter(|it| it.serves).map(|it| it.component).collect(),
             _ => Vec::new(),
         }
@@ -328,8 +331,8 @@ pub(crate) fn run(release: &Release, observed: &Observed) -> Vec<Step> {
     if !steps.is_empty() || starting || !passed {
         let components = release.content.services.iter().map(|service| service.component).collect();
         let timeout_s = match release.content.runtime {
-            Runtime::Docker => CONTAINERS_TIMEOUT_S,
-            Runtime::Native | Runtime::Sandbox => GATE_TIMEOUT_S,
+            Runtime::Docker | Runtime::Native => DATABASE_TIMEOUT_S,
+            Runtime::Sandbox => GATE_TIMEOUT_S,
         };
         steps.push(Step::Gate { components, timeout_s });
     }

@@ -76,19 +76,21 @@ pub(crate) struct Declared {
 
 /// What must be known of the host before anything can be declared. `program` is the identity of ours.
 pub fn question(settings: &Settings, program: &str) -> Question {
-    let contained = !is_sandbox(settings);
-    let is = |runtime| settings.engine.runtime == RuntimeChoice::Fixed(runtime);
-    let (is_native, is_docker) = (is(Runtime::Native), is(Runtime::Docker));
-    let own = native::PROGRAMS.iter().map(std::slice::from_ref).filter(|_| contained && !is_docker);
+    let may_be = |runtime| match settings.engine.runtime {
+        RuntimeChoice::Fixed(fixed) => fixed == runtime,
+        RuntimeChoice::Auto => runtime != Runtime::Sandbox,
+    };
+    let (native, docker) = (may_be(Runtime::Native), may_be(Runtime::Docker));
+    let own = native::PROGRAMS.iter().map(std::slice::from_ref).filter(|_| native);
     let programs = PROGRAMS.iter().copied().chain(own);
     Question {
         ports: wanted_ports(settings).into_iter().collect(),
         programs: programs.map(|names| names.iter().map(|name| (*name).to_owned()).collect()).collect(),
-        native: contained && !is_docker,
+        native,
         contents: false,
         facts: None,
-        fixed_ports: docker::doors(settings).into_values().filter(|_| contained).collect(),
-        images: (contained && !is_native).then(|| docker::images(settings, program).into_values().collect()),
+        fixed_ports: docker::doors(settings).into_values().filter(|_| native || docker).collect(),
+        images: docker.then(|| docker::images(settings, program).into_values().collect()),
     }
 }
 

@@ -33,14 +33,12 @@ pub(crate) const FIREWALL: [&str; 2] = ["socketfilterfw", "/usr/libexec/Applicat
 pub(crate) const STORES: [&str; 2] = ["~/ollama-models", "~/.ollama/models"];
 
 /// What starts an engine of its own, each by a file that is there as long as it does, and how it is stopped.
-const STOPS: [(&str, &str); 4] = [
+pub(crate) const RIVALS: [(&str, &str); 4] = [
     ("/Applications/Ollama.app", "quit it, and take it out of the login items: it ends other engines on its port"),
     ("~/Library/LaunchAgents/homebrew.mxcl.ollama.plist", "`brew services stop ollama`"),
     ("/Library/LaunchDaemons/homebrew.mxcl.ollama.plist", "`sudo brew services stop ollama`"),
     ("/etc/systemd/system/ollama.service", "`sudo systemctl disable --now ollama`"),
 ];
-
-pub(crate) const RIVALS: [&str; 4] = [STOPS[0].0, STOPS[1].0, STOPS[2].0, STOPS[3].0];
 
 /// Homebrew's formulas by the program that each brings.
 const FORMULAS: [(&str, &str); 4] =
@@ -161,7 +159,7 @@ fn not_in_the_way(host: &Host<'_>, native: &Native) -> Result<(), Failure> {
 /// What would start another engine, and how it is stopped.
 fn rivals(host: &Host<'_>, native: &Native) -> Vec<String> {
     let is_there = |path: &str| native.rivals.contains(&at_home(host, Path::new(path)));
-    let there = STOPS.iter().filter(|(path, _)| is_there(path));
+    let there = RIVALS.iter().filter(|(path, _)| is_there(path));
     there.map(|(path, stop)| format!("{path}: {stop}")).collect()
 }
 

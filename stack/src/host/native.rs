@@ -14,14 +14,14 @@ use crate::{
 /// Looks. `system` is what `uname` said, and decides which tools are asked: so a Mac can be read in a test.
 pub(super) fn facts(system: &str, root: &Root) -> Native {
     let init = init(system);
-    let present = |path: &&str| expand(Path::new(path)).filter(|path| path.exists());
+    let present = |path: &str| expand(Path::new(path)).filter(|path| path.exists());
     Native {
         init,
         user: process::look_up("id", &["-un"]).unwrap_or_default().trim().to_owned(),
         service: init.and_then(|init| service(init, root)),
         engines: names(&root.engines()),
         stores: STORES.iter().filter_map(|path| expand(Path::new(path))).filter(|it| holds_models(it)).collect(),
-        rivals: RIVALS.iter().filter_map(present).collect(),
+        rivals: RIVALS.iter().filter_map(|(path, _)| present(path)).collect(),
         firewall: firewall(system),
     }
 }

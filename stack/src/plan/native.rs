@@ -5,7 +5,7 @@ use crate::{
     component::Component,
     declare::service,
     layout::Root,
-    observed::Observed,
+    observed::{Observed, Running},
     process::Command,
     release::{Release, sha256_hex},
 };
@@ -47,7 +47,9 @@ pub(super) fn serve(release: &Release, observed: &Observed) -> Option<Step> {
     let commands = service::install(init, &root, &staged, known.is_some());
     // What served before is served by it again.
     let undo = if known.is_none() && observed.current.is_none() { service::remove(init, &root) } else { Vec::new() };
-    Some(Step::Serve { service: root.service(), commands, undo })
+    let runs = |component: &Component| observed.components.get(component).is_some_and(Running::runs);
+    let stops = Component::ALL.into_iter().filter(|it| known.is_some_and(|service| service.runs) && runs(it)).collect();
+    Some(Step::Serve { service: root.service(), commands, undo, stops })
 }
 
 /// Engines that no kept release runs, and what is left of downloads.

@@ -23,6 +23,7 @@ mod logs;
 mod mac;
 mod model;
 mod monitor;
+mod native;
 mod port;
 mod readme;
 mod release;

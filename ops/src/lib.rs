@@ -11,5 +11,6 @@ pub mod hardware;
 pub mod model;
 pub mod monitor;
 pub mod preflight;
+pub mod reboot;
 pub mod summary;
 pub mod verify;

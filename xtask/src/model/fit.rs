@@ -61,7 +61,7 @@ pub(super) fn host(session: &mut Session) -> Result<Host> {
 }
 
 /// As the settings and the flags want it served.
-pub(super) fn serving(subject: &Subject, settings: &Settings, args: Option<&cli::ModelFit>) -> Serving {
+pub(crate) fn serving(subject: &Subject, settings: &Settings, args: Option<&cli::ModelFit>) -> Serving {
     let engine = &settings.engine;
     let set = if engine.context_length == 0 { CONTEXT } else { engine.context_length };
     let context = u64::from(args.and_then(|args| args.context).unwrap_or(set));

@@ -22,6 +22,7 @@ mod legacy;
 mod logs;
 mod mac;
 mod model;
+mod monitor;
 mod port;
 mod readme;
 mod release;

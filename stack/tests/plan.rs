@@ -47,6 +47,7 @@ fn bare() -> Observed {
             .map(|(it, wanted)| (it, free(wanted)))
             .collect(),
         programs: programs.iter().map(|name| (name.to_string(), Some(format!("/usr/bin/{name}").into()))).collect(),
+        versions: [].into(),
         contents: Contents::new(),
         account: Account { ids: "1000:1000".into(), home: PathBuf::from("/home/me") },
         ipv6: true,
@@ -98,7 +99,8 @@ fn deployed() -> Observed {
     after(&plan, &bare())
 }
 
-/// The plan's words, with content hashes by the order in which they appear: they are not what is claimed here.
+/// The plan's words, with content hashes by the order in which they appear, and without how much our files are: neither is
+/// what is claimed here.
 fn words(wanted: &Wanted, observed: &Observed) -> String {
     let (plan, _) = plan(wanted, observed).unwrap();
     number(&plan, observed)
@@ -110,7 +112,11 @@ fn number(plan: &Plan, observed: &Observed) -> String {
     for (number, id) in known.enumerate() {
         text = text.replace(id.as_str(), &format!("R{number}"));
     }
-    text
+    let without_size = |line: &str| match line.split_once("stage release ").and_then(|(_, rest)| rest.split_once(':')) {
+        Some((_, size)) => line.trim_end_matches(size).trim_end_matches(':').to_owned() + "\n",
+        None => format!("{line}\n"),
+    };
+    text.lines().map(without_size).collect()
 }
 
 fn one_more_rule(mut wanted: Wanted) -> Wanted {
@@ -122,7 +128,7 @@ fn one_more_rule(mut wanted: Wanted) -> Wanted {
 fn a_bare_host_gets_everything() {
     insta::assert_snapshot!(words(&wanted(), &bare()), @r"
      1. install program program-1
-     2. stage release R0: 6 files, 7943 bytes
+     2. stage release R0
      3. check prometheus: /usr/bin/promtool check config /home/me/.sandbox/releases/R0/prometheus/prometheus.yml
      4. switch to release R0
      5. supervise (no supervisor runs)
@@ -142,7 +148,7 @@ fn a_host_as_declared_gets_nothing() {
 #[test]
 fn a_changed_file_reloads_the_one_that_reads_it() {
     insta::assert_snapshot!(words(&one_more_rule(wanted()), &deployed()), @r"
-    1. stage release R1: 8 files, 7965 bytes
+    1. stage release R1
     2. check prometheus: /usr/bin/promtool check config /home/me/.sandbox/releases/R1/prometheus/prometheus.yml
     3. switch from release R0 to R1
     4. reload prometheus (its files changed)
@@ -155,7 +161,7 @@ fn a_changed_setting_restarts_the_one_that_it_is_for() {
     let mut wanted = wanted();
     wanted.settings.engine.num_parallel = 4;
     insta::assert_snapshot!(words(&wanted, &deployed()), @r"
-    1. stage release R1: 6 files, 7943 bytes
+    1. stage release R1
     2. check prometheus: /usr/bin/promtool check config /home/me/.sandbox/releases/R1/prometheus/prometheus.yml
     3. switch from release R0 to R1
     4. restart engine (its program, arguments or files changed)
@@ -170,7 +176,7 @@ fn a_new_program_replaces_the_supervisor_and_what_is_ours() {
     wanted.program = "program-2".into();
     insta::assert_snapshot!(words(&wanted, &deployed()), @r"
     1. install program program-2
-    2. stage release R1: 6 files, 7943 bytes
+    2. stage release R1
     3. check prometheus: /usr/bin/promtool check config /home/me/.sandbox/releases/R1/prometheus/prometheus.yml
     4. switch from release R0 to R1
     5. supervise (the program changed)
@@ -234,7 +240,7 @@ fn a_damaged_release_is_staged_again() {
     let mut observed = deployed();
     observed.damaged = vec!["prometheus/prometheus.yml".into()];
     insta::assert_snapshot!(words(&wanted(), &observed), @r"
-    1. stage release R0: 6 files, 7943 bytes
+    1. stage release R0
     2. check prometheus: /usr/bin/promtool check config /home/me/.sandbox/releases/R0/prometheus/prometheus.yml
     ");
 }
@@ -267,10 +273,32 @@ fn a_program_that_is_missing_is_named_with_what_brings_it() {
     let mut observed = deployed();
     observed.programs.insert("prometheus".into(), None);
     insta::assert_snapshot!(words(&wanted(), &observed), @r"
-    1. stage release R1: 6 files, 7914 bytes
+    1. stage release R1
     2. switch from release R0 to R1
     3. stop prometheus (the release does without it)
     4. wait until healthy: engine, gateway, node-exporter (at most 60 s)
+    ");
+}
+
+#[test]
+fn who_is_told_of_alerts_is_checked_and_read_again() {
+    let mut observed = bare();
+    for name in ["alertmanager", "amtool"] {
+        observed.programs.insert(name.into(), Some(format!("/usr/bin/{name}").into()));
+    }
+    let (first, _) = plan(&wanted(), &observed).unwrap();
+    let note = first.release.service(Component::Alertmanager).unwrap().note.clone();
+    assert!(note.is_some_and(|note| note.contains("tells nobody")));
+    let observed = after(&first, &observed);
+    let mut wanted = wanted();
+    wanted.settings.alerts.webhook = Some("http://127.0.0.1:1/".into());
+    insta::assert_snapshot!(words(&wanted, &observed), @r"
+    1. stage release R1
+    2. check prometheus: /usr/bin/promtool check config /home/me/.sandbox/releases/R1/prometheus/prometheus.yml
+    3. check alertmanager: /usr/bin/amtool check-config /home/me/.sandbox/releases/R1/alertmanager/alertmanager.yml
+    4. switch from release R0 to R1
+    5. reload alertmanager (its files changed)
+    6. wait until healthy: engine, gateway, prometheus, alertmanager, node-exporter (at most 60 s)
     ");
 }
 

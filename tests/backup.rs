@@ -1,13 +1,15 @@
 //! Backup: what a stack has, saved, proven and brought back, by the real binary.
 
 use std::{
+    env,
     fs::{self, File},
     path::{Path, PathBuf},
+    time::Duration,
 };
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::stage::{Ran, Stage, lacks, until};
+use crate::stage::{Ran, Stage, is_lacking, lacks, until};
 
 const MODEL: &str = "manifests/registry.ollama.ai/library/qwen2.5-coder/32b-instruct-q8_0";
 
@@ -187,6 +189,47 @@ fn a_whole_host_comes_back_on_a_new_machine_from_the_disk_alone() {
     }
     assert_eq!(new.ok("status --secrets --json").json(), serde_json::json!({ "x": "hunter2" }));
     new.ok("verify");
+}
+
+/// Where `STACK_TESTS_OLLAMA_BIN` names the program. Of this store it can run the one model that has weights, random ones.
+#[test]
+fn a_real_ollama_serves_what_was_restored() {
+    let Some(ollama) = env::var_os("STACK_TESTS_OLLAMA_BIN") else {
+        is_lacking("ollama");
+        return;
+    };
+    let stage = Stage::deployed();
+    let client = reqwest::blocking::Client::builder().no_proxy().timeout(Duration::from_secs(120)).build().unwrap();
+    let post = |port: u16, path: &str, body: Vec<u8>| {
+        let answer = client.post(format!("http://127.0.0.1:{port}{path}")).body(body).send().unwrap();
+        answer.error_for_status().unwrap().text().unwrap()
+    };
+    let weights = sandbox::tiny_model(sandbox::Tiny::Writer);
+    fs::write(stage.path("tiny.gguf"), &weights).unwrap();
+    let digest = format!("sha256:{}", &stage.shell("sha256sum tiny.gguf").stdout[..64]);
+    let port = stage.ports()[1];
+    post(port, &format!("/api/blobs/{digest}"), weights);
+    let create = json!({ "model": "tiny", "files": { "tiny.gguf": digest }, "stream": false });
+    post(port, "/api/create", create.to_string().into());
+    stage.ok("backup");
+    stage.ok("backup restore latest --source models --to restored");
+
+    // It takes the place of the stand-in.
+    stage.ok("stop");
+    let serve =
+        format!("OLLAMA_HOST=127.0.0.1:{port} OLLAMA_MODELS=restored/models exec '{}' serve", ollama.to_string_lossy());
+    let _ollama = stage.start_shell(&serve);
+    let tags = || client.get(format!("http://127.0.0.1:{port}/api/tags")).send().ok()?.json::<Value>().ok();
+    let tags = until("Ollama answers", tags);
+    let mut names: Vec<&str> = tags["models"].as_array().unwrap().iter().filter_map(|it| it["name"].as_str()).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["qwen2.5-coder:32b-instruct-q8_0", "tiny:latest"]);
+    // The model leaves at once: its runner is a process that would outlive an Ollama that is killed.
+    let ask = json!({ "model": "tiny", "prompt": "hello", "stream": false, "keep_alive": 0, "options": { "num_predict": 3 } });
+    let answer: Value = serde_json::from_str(&post(port, "/api/generate", ask.to_string().into())).unwrap();
+    assert_eq!(answer["eval_count"], 3, "{answer}");
+    let loaded = || client.get(format!("http://127.0.0.1:{port}/api/ps")).send().ok()?.json::<Value>().ok();
+    until("the runner has gone", || loaded().filter(|it| it["models"] == json!([])));
 }
 
 #[test]

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::{
     far::{Far, Wire, offsets},
-    stage::{Job, Process, until},
+    stage::{Job, Process, WITH_A_BUILD, until},
 };
 
 /// Cuts by chance: the same every time.
@@ -53,7 +53,7 @@ fn what_is_cut_short_is_no_answer() {
 fn a_first_deploy_whose_wire_is_cut_leaves_nothing_or_a_stack() {
     let Some(far) = Far::new() else { return };
     // With the program for it to be built once; what is sent there is cut, too.
-    far.start_with("FAR_FILTER=true", "deploy").finish_within(Duration::from_secs(20 * 60)).exits(3);
+    far.start_with("FAR_FILTER=true", "deploy").finish_within(WITH_A_BUILD).exits(3);
     let wire = Wire::to(far.port, NEAR, NEVER);
     far.start_behind(&wire, "deploy").finish().exits(0);
     far.ok("uninstall --data --yes");

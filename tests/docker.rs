@@ -14,16 +14,45 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::stage::{Stage, is_lacking, take_ports, until};
-
-/// A first deploy may have to build the program for the gateway's image.
-const FIRST_DEPLOY: Duration = Duration::from_secs(20 * 60);
+use crate::{
+    far::Far,
+    stage::{Stage, WITH_A_BUILD, is_lacking, take_ports, until},
+};
 
 /// What `docker` says; fails the test if it says no.
 fn docker(args: &[&str]) -> String {
     let done = Command::new("docker").args(args).output().unwrap();
     assert!(done.status.success(), "docker {args:?}: {}", String::from_utf8_lossy(&done.stderr));
     String::from_utf8(done.stdout).unwrap().trim().to_owned()
+}
+
+/// Whether there is no engine or no Compose to test with. With them come the images.
+fn lacks_docker() -> bool {
+    let answers = |args: &[&str]| Command::new("docker").args(args).output().is_ok_and(|done| done.status.success());
+    if (!answers(&["info"]) && is_lacking("docker")) || (!answers(&["compose", "version"]) && is_lacking("compose")) {
+        return true;
+    }
+    build_images();
+    false
+}
+
+/// What has a stage's components be containers, with as many ports more.
+fn settings(stage: &Stage) -> (String, [u16; 6], TcpListener) {
+    let (more, guard) = take_ports();
+    let [_, gateway, grafana, lan_grafana, lan_prometheus, _] = more;
+    let [api, engine, prometheus, node_exporter, alertmanager] = *stage.ports() else {
+        panic!("a stage has five ports")
+    };
+    let folder = stage.path("").display().to_string();
+    let settings = format!(
+        "[host]\nroot = \"{folder}root\"\n\n[engine]\nruntime = \"docker\"\nmodels_path = \"{folder}models\"\nmemory_limit = \
+         \"2G\"\nnum_parallel = 4\n\n[edge]\nallow = [\"127.0.0.0/8\", \"::1\", \"10.91.0.0/24\", \"fd91::/64\"]\n\n[ports]\napi = {api}\nengine = \
+         {engine}\ngateway = {gateway}\nprometheus = {prometheus}\ngrafana = {grafana}\nnode_exporter = \
+         {node_exporter}\nalertmanager = {alertmanager}\nlan_grafana = {lan_grafana}\nlan_prometheus = {lan_prometheus}\n\n[monitoring]\nscrape_interval = \
+         \"1s\"\n\n[images]\nengine = \"stack-test-engine:1\"\nedge = \"stack-test-nginx:1\"\nprometheus = \
+         \"stack-test-prometheus:1\"\nalertmanager = \"stack-test-alertmanager:1\"\ngrafana = \"stack-test-grafana:12\"\nnode-exporter = \"stack-test-node-exporter:1\"\n"
+    );
+    (settings, more, guard)
 }
 
 /// A stage whose components are containers.
@@ -48,31 +77,14 @@ impl Deref for Contained {
 impl Contained {
     /// None, where there is no engine or no Compose to test with.
     fn new() -> Option<Self> {
-        let answers =
-            |args: &[&str]| Command::new("docker").args(args).output().is_ok_and(|done| done.status.success());
-        if (!answers(&["info"]) && is_lacking("docker")) || (!answers(&["compose", "version"]) && is_lacking("compose"))
-        {
+        if lacks_docker() {
             return None;
         }
-        build_images();
         let stage = Stage::new();
-        let (more, guard) = take_ports();
-        let [_, gateway, grafana, lan_grafana, lan_prometheus, _] = more;
-        let [api, engine, prometheus, node_exporter, alertmanager] = *stage.ports() else {
-            panic!("a stage has five ports")
-        };
-        let folder = stage.path("").display().to_string();
-        stage.write(
-            "stack.toml",
-            &format!(
-                "[host]\nroot = \"{folder}root\"\n\n[engine]\nruntime = \"docker\"\nmodels_path = \"{folder}models\"\nmemory_limit = \
-                 \"2G\"\nnum_parallel = 4\n\n[edge]\nallow = [\"127.0.0.0/8\", \"::1\", \"10.91.0.0/24\", \"fd91::/64\"]\n\n[ports]\napi = {api}\nengine = \
-                 {engine}\ngateway = {gateway}\nprometheus = {prometheus}\ngrafana = {grafana}\nnode_exporter = \
-                 {node_exporter}\nalertmanager = {alertmanager}\nlan_grafana = {lan_grafana}\nlan_prometheus = {lan_prometheus}\n\n[monitoring]\nscrape_interval = \
-                 \"1s\"\n\n[images]\nengine = \"stack-test-engine:1\"\nedge = \"stack-test-nginx:1\"\nprometheus = \
-                 \"stack-test-prometheus:1\"\nalertmanager = \"stack-test-alertmanager:1\"\ngrafana = \"stack-test-grafana:12\"\nnode-exporter = \"stack-test-node-exporter:1\"\n"
-            ),
-        );
+        let (settings, ports, guard) = settings(&stage);
+        stage.write("stack.toml", &settings);
+        let [_, _, grafana, lan_grafana, lan_prometheus, _] = ports;
+        let [api, _, prometheus, ..] = *stage.ports() else { panic!("a stage has five ports") };
         let contained = Contained { stage, api, lan_grafana, lan_prometheus, prometheus, grafana, _guard: guard };
         contained.wrappers();
         Some(contained)
@@ -81,7 +93,7 @@ impl Contained {
     /// A first release runs.
     fn deployed() -> Option<Self> {
         let contained = Contained::new()?;
-        contained.start("deploy").finish_within(FIRST_DEPLOY).exits(0);
+        contained.start("deploy").finish_within(WITH_A_BUILD).exits(0);
         Some(contained)
     }
 
@@ -325,6 +337,27 @@ fn a_changed_secret_reaches_the_one_that_uses_it_and_no_other() {
     stack.ok("deploy").says("nothing to do");
     let found = stack.shell("grep -rl open-sesame root --exclude-dir=secrets");
     assert_eq!((found.code, found.stdout.as_str()), (Some(1), ""), "it is written down nowhere else");
+}
+
+#[test]
+fn another_machine_is_reached_at_the_doors_that_its_edge_opens() {
+    if lacks_docker() {
+        return;
+    }
+    let Some(far) = Far::new() else { return };
+    let (settings, [_, _, _, lan_grafana, lan_prometheus, _], _guard) = settings(&far);
+    far.write("stack.toml", &settings.replace("[host]\n", "[host]\naddress = \"far\"\n"));
+    let told = far.start("deploy").finish_within(WITH_A_BUILD).exits(0);
+    let api = far.ports()[0];
+    let doors = [("gateway", api), ("grafana", lan_grafana), ("prometheus", lan_prometheus)];
+    for (component, port) in doors {
+        let url = format!("http://127.0.0.1:{port}");
+        assert_eq!(far.part(component)["lan_url"], url, "where sshd was reached");
+        assert!(told.stdout.contains(&format!("PASS  {component} answers from here")), "{}", told.stdout);
+    }
+    assert!(told.stderr.contains(&format!("curl http://127.0.0.1:{api}/api/generate")), "{}", told.stderr);
+    assert!(!told.stderr.contains("ssh -N -L"), "{}", told.stderr);
+    assert_eq!(far.sessions(|| drop(far.ok("deploy").says("nothing to do"))), 1);
 }
 
 #[test]

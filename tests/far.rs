@@ -16,7 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::stage::{Job, Stage, lacks, until};
+use crate::stage::{Job, Stage, WITH_A_BUILD, lacks, system, until};
 
 /// How the ssh on PATH is told, by the run, where the wire begins and what the client's standard input goes through.
 const SSH: &str = r#"
@@ -34,6 +34,8 @@ pub(crate) struct Far {
     stage: Stage,
     pub(crate) sshd: Option<Job>,
     pub(crate) port: u16,
+    /// Who one is there: what runs before the login shell.
+    user: String,
 }
 
 impl Deref for Far {
@@ -57,7 +59,7 @@ impl Far {
             stage.shell(&format!("ssh-keygen -q -t ed25519 -N '' -f {key}")).exits(0);
         }
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
-        let mut far = Far { stage, sshd: None, port };
+        let mut far = Far { stage, sshd: None, port, user: String::new() };
         let folder = far.path("");
         far.script(
             "ssh",
@@ -81,20 +83,28 @@ impl Far {
 
     /// The first of all these deploys builds the program for the host, and the others wait for that.
     pub(crate) fn deploy_first(&self) {
-        self.start("deploy").finish_within(Duration::from_secs(20 * 60)).exits(0);
+        self.start("deploy").finish_within(WITH_A_BUILD).exits(0);
+    }
+
+    /// From now on one is somebody else there, whose the whole stage is. Only root can do that.
+    pub(crate) fn log_in_as(&mut self, id: u32) {
+        system("chown", &["-R", &format!("{id}:{id}"), self.path("").to_str().unwrap()]);
+        self.user = format!("setpriv --reuid={id} --regid={id} --clear-groups");
+        self.log_in_with("/bin/sh");
     }
 
     /// (Re)starts sshd so that every command runs under this login shell, as sshd itself would run it.
     pub(crate) fn log_in_with(&mut self, shell: &str) {
         self.sshd = None;
         let folder = self.path("");
-        let (folder, port) = (folder.display(), self.port);
+        let (folder, port, user) = (folder.display(), self.port, &self.user);
         self.write(
             "sshd_config",
             &format!(
                 "Port {port}\nListenAddress 127.0.0.1\nHostKey {folder}/host_key\nPidFile none\nUsePAM no\nStrictModes no\n\
                  MaxStartups 200\nAuthorizedKeysFile {folder}/user_key.pub\n\
-                 ForceCommand exec env HOME={folder} PATH={folder}/bin:/usr/local/bin:/usr/bin:/bin {shell} -c \"$SSH_ORIGINAL_COMMAND\"\n"
+                 ForceCommand exec {user} env HOME={folder} PATH={folder}/bin:/usr/local/bin:/usr/bin:/bin {shell} -c \"$SSH_ORIGINAL_COMMAND\"
+"
             ),
         );
         self.know_host_key();

@@ -7,6 +7,7 @@
 
 mod agent;
 mod backup;
+mod bench;
 mod cli;
 mod contract;
 mod crash;

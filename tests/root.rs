@@ -1,10 +1,14 @@
-//! What only root may do, asked for as a client asks: through a sudo that stands in for the real one.
+//! What only root may do, asked for as a client asks: through a sudo that stands in for the real one, and at last through
+//! that one.
 
 use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::stage::{Job, Ran, Stage, system, until};
+use crate::{
+    far::Far,
+    stage::{Job, Ran, Stage, WITH_A_BUILD, among_own_mounts, lacks, lacks_root, system, until},
+};
 
 /// It knows one password, wants it unless there is a file `free`, and writes down how it was called.
 const SUDO: &str = r#"
@@ -114,4 +118,90 @@ fn what_root_has_begun_holds_the_lock_when_its_deployer_is_killed() {
     stage.write("go", "");
     until("the lock is free", || Some(stage.run("deploy")).filter(|ran| ran.code != Some(11))).exits(0);
     stage.is_settled();
+}
+
+/// A person at a terminal: types a password once a prompt asks for one and echoes nothing, and tells what was shown.
+const TYPIST: &str = r#"exec python3 -c '
+import os, pty, sys, termios, time
+password, command = sys.argv[1].encode(), sys.argv[2:]
+child, terminal = pty.fork()
+if child == 0:
+    os.execvp(command[0], command)
+shown = b""
+while True:
+    try:
+        shown += os.read(terminal, 4096) or sys.exit("the terminal ended")
+    except OSError:
+        break
+    if password and b"password for sudo on far: " in shown:
+        while termios.tcgetattr(terminal)[3] & termios.ECHO:
+            time.sleep(0.01)
+        os.write(terminal, password + b"\n")
+        password = b""
+sys.stdout.buffer.write(shown)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+' "$@""#;
+
+/// Who may become root there by a password, which is his name.
+const USER: (u32, &str) = (4242, "stack-tester");
+
+/// Among mounts of one's own: such a user, no Docker, and an `apt-get` that tells who called it.
+fn with_a_user_and_without_docker(far: &mut Far) {
+    let (id, name) = USER;
+    let hash = far.shell(&format!("openssl passwd -6 {name}")).exits(0).stdout;
+    for (file, more) in [
+        ("passwd", format!("{name}:x:{id}:{id}::/tmp:/bin/sh\n")),
+        ("shadow", format!("{name}:{}:20000:0:99999:7:::\n", hash.trim())),
+        ("sudoers", format!("{name} ALL=(ALL) ALL\n")),
+    ] {
+        let real = format!("/etc/{file}");
+        far.write(file, &(fs::read_to_string(&real).unwrap() + &more));
+    }
+    far.log_in_as(id);
+    for (file, mode) in [("passwd", "644"), ("shadow", "640"), ("sudoers", "440")] {
+        let (made, real) = (far.path(file), format!("/etc/{file}"));
+        let made = made.to_str().unwrap();
+        system("chown", &["0:0", made]);
+        system("chmod", &[mode, made]);
+        system("mount", &["--bind", made, &real]);
+    }
+    for docker in ["/usr/bin/docker", "/usr/local/bin/docker"] {
+        if fs::exists(docker).unwrap() {
+            system("mount", &["--bind", "/dev/null", docker]);
+        }
+    }
+    let folder = far.path("").display().to_string();
+    let docker = "#!/bin/sh\necho Cannot connect to the Docker daemon >&2\nexit 1\n";
+    let make = format!("printf '{docker}' > '{folder}bin/docker'; chmod 755 '{folder}bin/docker'");
+    far.script("apt-get", &format!("echo \"$(id -u) $*\" >> '{folder}apt.log'\n{make}"));
+    far.script("typist", TYPIST);
+    far.set("runtime", "\"docker\"");
+}
+
+#[test]
+fn one_prompt_here_has_sudo_there_do_what_root_must() {
+    if lacks("sudo") || lacks("python3") || lacks("openssl") || lacks_root() {
+        return;
+    }
+    among_own_mounts(|| {
+        let Some(mut far) = Far::new() else { return };
+        with_a_user_and_without_docker(&mut far);
+        let by_hand = "apt-get install -q -y --no-install-recommends docker.io jq git";
+        let told =
+            far.start("deploy").finish_within(WITH_A_BUILD).exits(7).says("this needs root, and sudo wants a password");
+        told.says("nothing was changed").says(by_hand);
+        let typed = |password: &str| far.shell(&format!("typist {password} \"$XTASK\" deploy --ask-sudo"));
+        let shown = typed("guess").exits(7).stdout;
+        assert!(shown.contains("sudo does not take that password"), "{shown}");
+        assert!(!far.path("apt.log").exists() && far.deployment().is_empty());
+        // What it installs is an engine that does not run: that much is known at the second look.
+        let shown = typed(USER.1).exits(7).stdout;
+        assert_eq!(shown.matches("password for sudo on far").count(), 1, "{shown}");
+        assert!(shown.contains("Docker is installed, and its engine does not run"), "{shown}");
+        let called = fs::read_to_string(far.path("apt.log")).unwrap();
+        assert!(called.starts_with("0 update -q\n0 install") && called.lines().count() == 2, "{called}");
+        assert!(!shown.contains(USER.1), "the terminal echoes it");
+        let found = far.shell(&format!("grep -rl {} root", USER.1));
+        assert_eq!((found.code, found.stdout.as_str()), (Some(1), ""), "it is written down nowhere");
+    });
 }

@@ -1,12 +1,12 @@
 //! Another machine over ssh: what a person does there, and what one is told.
 
-use std::{fs, time::Duration};
+use std::{fs, os::unix::fs::PermissionsExt};
 
 use rustix::process::Signal;
 
 use crate::{
     far::Far,
-    stage::{Job, Ran, lacks, until},
+    stage::{Job, Ran, WITH_A_BUILD, among_own_mounts, is_lacking, lacks, lacks_root, system, until},
 };
 
 #[test]
@@ -125,16 +125,71 @@ fn what_is_wrong_with_a_host_is_said_in_words() {
     far.script("uname", "case $1 in -s) echo Plan9;; -m) echo mips;; *) exec /usr/bin/uname \"$@\";; esac");
     far.run("deploy").exits(1).says("for Plan9 on mips").says("hosts can be Linux and macOS");
     fs::remove_file(far.path("bin/uname")).unwrap();
-    far.script("head", "echo 'head: write error: No space left on device' >&2; exit 1");
-    far.start("deploy").finish_within(Duration::from_secs(20 * 60)).exits(3).says("its disk is full");
-    fs::remove_file(far.path("bin/head")).unwrap();
-    fs::remove_dir_all(far.root()).unwrap();
     far.write("root", "");
-    far.run("deploy").exits(3).says("its root cannot be created");
+    far.start("deploy").finish_within(WITH_A_BUILD).exits(3).says("its root cannot be created");
     fs::remove_file(far.root()).unwrap();
     let behind = "FAR_FILTER=\"sed -u 's/\\\"clock\\\":\\\"2/\\\"clock\\\":\\\"1/'\"";
     far.start_with(behind, "deploy").finish().exits(0).says("the clock of far is").says("hours behind this machine's");
     far.is_settled();
+}
+
+#[test]
+fn that_there_is_no_way_to_a_host_is_said_in_words() {
+    let Some(far) = Far::new() else { return };
+    if lacks("unshare") || lacks("ip") {
+        return;
+    }
+    let settings = fs::read_to_string(far.path("stack.toml")).unwrap();
+    far.write("stack.toml", &settings.replace("\"far\"", "\"192.0.2.1\""));
+    let as_root = if rustix::process::geteuid().is_root() { "" } else { "--map-root-user" };
+    // A network of its own, with nothing in it but what `lay` lays there.
+    let apart = |lay: &str| far.shell(&format!("exec unshare {as_root} --net sh -c '{lay} exec \"$XTASK\" deploy'"));
+    let unreachable = apart("");
+    if unreachable.stderr.contains("unshare") && is_lacking("netns") {
+        return;
+    }
+    unreachable.exits(3).says("has no network to it").says("connect this machine, or its VPN");
+    let no_route = apart("ip link set lo up && ip route add unreachable 192.0.2.1 &&");
+    no_route.exits(3).says("there is no way to it from here").says("Privacy & Security > Local Network");
+}
+
+#[test]
+fn that_a_host_has_no_room_is_said_in_words() {
+    among_own_mounts(|| {
+        let Some(far) = Far::new() else { return };
+        let disk = |size: &str| far.mount(&["-t", "tmpfs", "-o", &format!("size={size}"), "none"]);
+        disk("4m");
+        far.start("deploy").finish_within(WITH_A_BUILD).exits(3).says("its disk is full").says("free some space there");
+        far.unmount();
+        // Room for the program as it comes, and not for a second one.
+        disk("24m");
+        far.run("deploy").exits(4).says("No space left on device").says("rolled back: nothing runs");
+        far.unmount();
+        far.ok("deploy");
+        far.is_settled();
+    });
+}
+
+#[test]
+fn that_a_root_is_somebody_elses_is_said_in_words() {
+    let Some(mut far) = Far::new() else { return };
+    if lacks_root() {
+        return;
+    }
+    far.log_in_as(65534);
+    let folder = far.path("");
+    let own = |mode| {
+        system("chown", &["0:0", folder.to_str().unwrap()]);
+        fs::set_permissions(&folder, fs::Permissions::from_mode(mode)).unwrap();
+    };
+    own(0o755);
+    far.start("deploy")
+        .finish_within(WITH_A_BUILD)
+        .exits(3)
+        .says("its root cannot be created")
+        .says("your rights there");
+    fs::create_dir_all(far.root().join("bin")).unwrap();
+    far.run("deploy").exits(3).says("could not be written there").says("may you write to the root?");
 }
 
 #[test]
@@ -185,11 +240,22 @@ fn a_host_with_cargo_builds_what_cannot_be_built_here_and_goes_on_without_us() {
     let first = deploy();
     until("the host builds", || first.stderr().contains("there: Compiling stack v0.1.0").then_some(()));
     first.kill();
+    far.run("job list").exits(10).says("which is building the program").says("`cargo xtask deploy` follows the build");
     let second = deploy();
     until("it is followed again", || second.stderr().contains("there: Compiling").then_some(()));
     far.write("go", "");
     second.finish().exits(0);
     assert_eq!(fs::read_to_string(far.path("builds")).unwrap().lines().count(), 1, "it was built once");
     far.is_settled();
-    assert!(!far.root().join("build").exists());
+    let build = far.root().join("build");
+    assert!(!build.exists());
+    // Where a stack runs already, the build of another program stands among the jobs.
+    fs::create_dir_all(build.join("0123abcd")).unwrap();
+    fs::write(build.join("0123abcd/pid"), format!("{}\n", std::process::id())).unwrap();
+    fs::write(build.join("0123abcd/log"), "   Compiling stack v0.1.0\n").unwrap();
+    let jobs = far.ok("job list").stdout;
+    assert!(jobs.ends_with("running   build the program         Compiling stack v0.1.0\n"), "{jobs}");
+    far.run("job attach 0123abcd").exits(10).says("`cargo xtask deploy` follows it");
+    fs::write(build.join("0123abcd/ended"), "101\n").unwrap();
+    assert_eq!(far.ok("job list --json").json().as_array().unwrap().last().unwrap()["state"], "failed");
 }

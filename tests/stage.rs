@@ -25,6 +25,9 @@ use tempfile::{NamedTempFile, TempDir};
 /// Long enough that a machine under load gets there, short enough to end a test that hangs.
 const PATIENCE: Duration = Duration::from_secs(90);
 
+/// Long enough for what may have to build the program for a host first.
+pub(crate) const WITH_A_BUILD: Duration = Duration::from_secs(20 * 60);
+
 /// What is on PATH behind a stage's own programs, whoever runs the tests.
 const PATH: &str = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin";
 
@@ -260,7 +263,7 @@ pub(crate) fn alone(wrapper: &[&str], test: impl Fn()) {
     let words: Vec<&OsStr> = wrapper.iter().map(OsStr::new).chain([program.as_os_str()]).collect();
     let mut command = Command::new(words[0]);
     command.args(&words[1..]).args(again(&test, &BTreeMap::new()).get_args()).env(INSIDE, "yes");
-    let ran = Job::start(name_of(&test), &mut command).finish().exits(0);
+    let ran = Job::start(name_of(&test), &mut command).finish_within(WITH_A_BUILD).exits(0);
     assert!(ran.stdout.contains("1 passed"), "{}", ran.stdout);
 }
 
@@ -278,6 +281,11 @@ pub(crate) fn among_own_mounts(test: impl Fn()) {
         Some(way) => alone(way, test),
         None => drop(is_lacking("unshare")),
     }
+}
+
+/// Whether this is not root, who alone can be somebody else on a host.
+pub(crate) fn lacks_root() -> bool {
+    !rustix::process::geteuid().is_root() && is_lacking("root")
 }
 
 /// Runs a system's program to its good end.

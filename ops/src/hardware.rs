@@ -99,6 +99,11 @@ pub fn memory_gb_per_s(chip: &str, gpu_cores: Option<u32>) -> Option<f64> {
     exact.or_else(fastest).map(|(.., bandwidth)| *bandwidth)
 }
 
+/// Tokens a second that one stream can reach at most: each reads every active weight once.
+pub fn tokens_per_second(memory_gb_per_s: f64, active_bytes: u64) -> Option<f64> {
+    (active_bytes > 0).then(|| memory_gb_per_s * 1e9 / active_bytes as f64)
+}
+
 #[cfg(test)]
 mod tests {
     use stack::machine::Gpu;

@@ -257,7 +257,10 @@ fn an_engine_that_dies_in_the_middle_leaves_a_partial_result() {
 fn an_absent_model_offers_the_pull() {
     let engine = Engine::new("", 1);
     let absent = measure("nobody:7b", MODEL, &options(engine.address, 1), &mut |_| true).unwrap_err();
-    assert_eq!((absent.class, absent.hint.as_deref()), (Class::Nothing, Some("pull it: ollama pull nobody:7b")));
+    assert_eq!(
+        (absent.class, absent.hint.as_deref()),
+        (Class::Nothing, Some("pull it: cargo xtask model pull nobody:7b"))
+    );
     assert_eq!(measure("llama3.2", "x:1", &options(engine.address, 1), &mut |_| true).unwrap().model.name, MODEL);
 }
 

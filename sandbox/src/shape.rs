@@ -122,8 +122,9 @@ impl Shape {
     }
 }
 
-/// How Ollama shows GGUF's `general.file_type`.
+/// How Ollama shows GGUF's `general.file_type`. A 0, which is F32, it takes for none.
 pub(crate) fn quantization_of(file_type: Option<u64>) -> &'static str {
+    let file_type = file_type.filter(|number| *number > 0);
     let known = QUANTIZATIONS.iter().find(|(_, _, number)| Some(u64::from(*number)) == file_type);
     known.map_or("unknown", |(_, shown, _)| shown)
 }

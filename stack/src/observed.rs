@@ -126,6 +126,13 @@ pub struct Account {
     pub home: PathBuf,
 }
 
+impl Account {
+    /// Whether it may do everything.
+    pub fn is_root(&self) -> bool {
+        self.ids.starts_with("0:")
+    }
+}
+
 /// What a host has of Docker, and what Docker has of ours.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Docker {

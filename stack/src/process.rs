@@ -476,6 +476,11 @@ fn stat_fields(pid: u32) -> Option<Vec<String>> {
     Some(stat.get(stat.rfind(')')? + 2..)?.split(' ').map(str::to_owned).collect())
 }
 
+/// Whether there is a process of this number, whichever it is: nothing to send a signal on.
+pub(crate) fn exists(pid: u32) -> bool {
+    started(pid).is_some()
+}
+
 /// When a process started: ticks since boot from /proc, else ps's words. `None`: it does not run, or is a zombie.
 fn started(pid: u32) -> Option<String> {
     if let Some(fields) = stat_fields(pid) {

@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
+use chrono::{SecondsFormat, Utc};
 use ops::bench::{
     Event, Options, Own, Patience,
     compare::{self, Comparison, Side},
@@ -20,6 +21,7 @@ use ops::bench::{
 use ops::hardware::Hardware;
 use serde::Serialize;
 use stack::{
+    component::Component,
     failure::{Class, Failure},
     observed::Question,
     secret::Secret,
@@ -89,9 +91,9 @@ fn measure(settings: Option<&Path>, args: &cli::Bench) -> Result<Exit> {
     }
     if let Some(name) = &args.baseline {
         let store = Store::below(&session::results(settings)?);
-        return against_baseline(&session, &store, name, args);
+        return against_baseline(&mut session, &store, name, args);
     }
-    let mut options = options(&session, &args.load, args.cold, own(&args.load, false)?)?;
+    let mut options = options(&mut session, &args.load, args.cold, own(&args.load, false)?)?;
     if session.is_here && options.endpoint.is_here() {
         options.hardware = hardware(&mut session)?;
     }
@@ -129,16 +131,16 @@ fn measure(settings: Option<&Path>, args: &cli::Bench) -> Result<Exit> {
 }
 
 fn compare(settings: Option<&Path>, args: &cli::BenchCompare) -> Result<Exit> {
-    let session = Session::open(settings, Need::Any)?;
+    let mut session = Session::open(settings, Need::Any)?;
     if args.what == "model" && is_there(&session, &args.load) {
         return there::run(session, As::Job);
     }
     let default = args.model.clone().unwrap_or_else(|| session.settings.models.default.clone());
     let own = own(&args.load, true)?;
-    let side = |name: &str| -> Result<Options> {
+    let mut side = |name: &str| -> Result<Options> {
         let mut options = match args.what.as_str() {
             "endpoint" => options_at(&session, name, &args.load)?,
-            _ => options(&session, &args.load, false, None)?,
+            _ => options(&mut session, &args.load, false, None)?,
         };
         options.own.clone_from(&own);
         Ok(options)
@@ -159,6 +161,10 @@ fn compare(settings: Option<&Path>, args: &cli::BenchCompare) -> Result<Exit> {
         report::say("speed only, not how good the answers are");
     }
     let exit = conclude(&comparison, args.json)?;
+    let ended = Utc::now().to_rfc3339_opts(SecondsFormat::Secs, true);
+    let kept = compare::Kept { schema: ops::bench::SCHEMA, ended, comparison, of_a, of_b };
+    let folder = Store::below(&session::results(settings)?).keep_comparison(&kept)?;
+    report::say(&format!("\nkept in {}; report.html there has the plots", folder.display()));
     Ok(if session.interrupt.check().is_err() { Exit::Interrupted } else { exit })
 }
 
@@ -174,19 +180,19 @@ fn set_baseline(
     blocks: usize,
     load: &cli::BenchLoad,
 ) -> Result<Exit> {
-    let session = Session::open(settings, Need::Any)?;
+    let mut session = Session::open(settings, Need::Any)?;
     if is_there(&session, load) {
         return there::run(session, As::Job);
     }
     let store = Store::below(&session::results(settings)?);
-    let baseline = blocks_of(&session, name, model, blocks, load)?;
+    let baseline = blocks_of(&mut session, name, model, blocks, load)?;
     let path = store.keep_baseline(name, &baseline)?;
     report::say(&format!("kept {} blocks of {} in {}", baseline.blocks.len(), baseline.model.name, path.display()));
     Ok(Exit::Done)
 }
 
 fn blocks_of(
-    session: &Session,
+    session: &mut Session,
     name: &str,
     model: Option<&str>,
     blocks: usize,
@@ -202,11 +208,12 @@ fn blocks_of(
     Ok(baseline)
 }
 
-fn against_baseline(session: &Session, store: &Store, name: &str, args: &cli::Bench) -> Result<Exit> {
+fn against_baseline(session: &mut Session, store: &Store, name: &str, args: &cli::Bench) -> Result<Exit> {
     let then = store.baseline(name)?;
     let now = blocks_of(session, "now", args.models.first().map(String::as_str), then.blocks.len(), &args.load)?;
-    if now.load != then.load {
-        return Err(Failure::new(Class::Settings, format!("the baseline {name} was made with another load"))
+    if now.load != then.load || now.api != then.api {
+        let words = format!("the baseline {name} was made with another load: {}, and now {}", then.load, now.load);
+        return Err(Failure::new(Class::Settings, words)
             .hint("give the options that it was made with, or make it anew")
             .into());
     }
@@ -237,10 +244,19 @@ fn hardware(session: &mut Session) -> Result<Hardware> {
 }
 
 /// What to measure at the endpoint that is named, or at this stack's own.
-fn options(session: &Session, load: &cli::BenchLoad, is_cold: bool, own: Option<Own>) -> Result<Options> {
-    let own_url = || format!("http://127.0.0.1:{}", session.settings.ports.api);
-    let url = load.endpoint.clone().unwrap_or_else(own_url);
+fn options(session: &mut Session, load: &cli::BenchLoad, is_cold: bool, own: Option<Own>) -> Result<Options> {
+    let url = load.endpoint.clone().map_or_else(|| own_url(session), Ok)?;
     Ok(Options { is_cold, own, ..options_at(session, &url, load)? })
+}
+
+/// Where clients find this stack's API, which may be elsewhere than the settings want it.
+fn own_url(session: &mut Session) -> Result<String> {
+    let observed = session.client.observe(Question::default())?;
+    let release = observed.current_release();
+    let door = release.and_then(|release| release.content.doors.get(&Component::Gateway)).copied();
+    let listen = || Some(release?.service(Component::Gateway)?.listen.port());
+    let port = door.or_else(listen).unwrap_or(session.settings.ports.api);
+    Ok(format!("http://127.0.0.1:{port}"))
 }
 
 fn options_at(session: &Session, url: &str, load: &cli::BenchLoad) -> Result<Options> {

@@ -63,7 +63,8 @@ pub(crate) fn run(settings: Option<&Path>, args: &cli::Deploy) -> Result<Exit> {
         if plan.steps.is_empty() {
             return deploy.conclude(&plan.release.id, &observed);
         }
-        if plan.steps.iter().any(|step| !step.as_root().is_empty()) && mem::take(&mut ask_sudo) {
+        let needs_sudo = !observed.account.is_root() && plan.steps.iter().any(|step| !step.as_root().is_empty());
+        if needs_sudo && mem::take(&mut ask_sudo) {
             let password = report::ask_unseen(&format!("password for sudo on {}: ", deploy.session.host()))?;
             deploy.session.client.authorize(Secret::new(password))?;
         }

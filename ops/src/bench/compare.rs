@@ -11,11 +11,12 @@ use serde::{Deserialize, Serialize};
 use stack::failure::{Class, Failure};
 
 use super::{
-    Event, Options, Outcome, SCHEMA,
+    Event, Options, Outcome, Own, SCHEMA,
     endpoint::Model,
     measure,
     record::Run,
     statistic::{deviation, mean, median, t_quantile, two_sided_p},
+    stream::Api,
 };
 
 /// Pairs, unless asked otherwise: at a deviation of 2 % between runs they see a change of some 4 %.
@@ -87,6 +88,21 @@ pub struct Comparison {
     pub errors: (usize, usize),
     /// What a reader has to know.
     pub warnings: Vec<String>,
+}
+
+/// A comparison with the blocks that it rests on: what `comparison.json` holds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Kept {
+    /// [`SCHEMA`].
+    pub schema: u32,
+    /// When its last block had ended, by the wall clock.
+    pub ended: String,
+    /// What it says.
+    pub comparison: Comparison,
+    /// Blocks of the first thing …
+    pub of_a: Vec<Run>,
+    /// … and of the second.
+    pub of_b: Vec<Run>,
 }
 
 impl Comparison {
@@ -317,8 +333,10 @@ pub struct Baseline {
     pub model: Model,
     /// The engine's version.
     pub engine: Option<String>,
-    /// The load, in words that have to be the same.
-    pub load: String,
+    /// The load, which has to be the same.
+    pub load: Own,
+    /// In which API it was asked.
+    pub api: Api,
     /// The blocks.
     pub blocks: Vec<Run>,
 }
@@ -341,9 +359,11 @@ pub fn alone(
         match &mut baseline {
             Some(baseline) => baseline.blocks.extend(outcome.runs),
             None => {
-                let load = format!("{:?}", side.options.own);
-                let Outcome { began, model, engine, runs, .. } = outcome;
-                baseline = Some(Baseline { schema: SCHEMA, began, model, engine: engine.version, load, blocks: runs });
+                let none = || Failure::new(Class::Settings, "a block has a load of its own");
+                let load = side.options.own.clone().ok_or_else(none)?;
+                let Outcome { began, model, engine, runs: blocks, .. } = outcome;
+                let (api, engine) = (engine.api, engine.version);
+                baseline = Some(Baseline { schema: SCHEMA, began, model, engine, load, api, blocks });
             }
         }
     }

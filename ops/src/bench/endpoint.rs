@@ -273,7 +273,7 @@ pub fn resolve<'a>(asked: &str, default: &str, installed: &'a [TagModel]) -> Res
             let there =
                 if all.is_empty() { "nothing is installed".to_owned() } else { format!("there are {}", names(&all)) };
             Err(Failure::new(Class::Nothing, format!("{asked} is not installed; {there}"))
-                .hint(format!("pull it: ollama pull {asked}")))
+                .hint(format!("pull it: cargo xtask model pull {asked}")))
         }
         _ => Err(Failure::new(Class::Settings, format!("{asked} may be any of {}", names(&matches)))
             .hint("name one of them in full")),
@@ -302,7 +302,7 @@ mod tests {
         let absent = meant("q:70b").unwrap_err();
         assert_eq!(absent.class, Class::Nothing);
         assert!(absent.message.starts_with("q:70b is not installed; there are q:32b, "));
-        assert_eq!(absent.hint.as_deref(), Some("pull it: ollama pull q:70b"));
+        assert_eq!(absent.hint.as_deref(), Some("pull it: cargo xtask model pull q:70b"));
     }
 
     #[test]

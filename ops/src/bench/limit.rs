@@ -6,22 +6,17 @@
 //! Invariant: nothing is said where chip or model is unknown, or where more than one stream shares a reading.
 
 use super::{endpoint::Model, record::Run};
-use crate::hardware::Hardware;
+use crate::hardware::{Hardware, tokens_per_second};
 
 /// A GPU reaches some 50 to 85 % of its memory's bandwidth, a processor beside it 5 to 20 %.
 const SUSPICIOUS_PERCENT: f64 = 20.0;
 
-/// Tokens a second that one stream can reach at most.
-pub fn tokens_per_second(model: &Model, hardware: &Hardware) -> Option<f64> {
-    let active = model.active_bytes.filter(|bytes| *bytes > 0)?;
-    Some(hardware.memory_gb_per_s? * 1e9 / active as f64)
-}
-
 /// Sets the run beside the limit, and says in words what a low share means.
 pub fn judge(run: &mut Run, model: &Model, hardware: &Hardware) {
     let is_single = run.label.concurrency == 1;
-    let (Some(limit), Some(rate), true) = (tokens_per_second(model, hardware), run.decode_tokens_per_second, is_single)
-    else {
+    let limit = hardware.memory_gb_per_s.zip(model.active_bytes);
+    let limit = limit.and_then(|(gb_per_s, active)| tokens_per_second(gb_per_s, active));
+    let (Some(limit), Some(rate), true) = (limit, run.decode_tokens_per_second, is_single) else {
         return;
     };
     let percent = rate / limit * 100.0;

@@ -41,6 +41,9 @@ const AFTER_ERROR: Duration = Duration::from_millis(50);
 /// More requests than this are a mistake in writing, and all of the schedule is in memory.
 const MOST_REQUESTS: usize = 1_000_000;
 
+/// Of every request: the likeliest token each time.
+pub(super) const TEMPERATURE: f64 = 0.0;
+
 /// When requests come.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Arrival {
@@ -133,7 +136,8 @@ impl Load {
         let messages = json!([{ "role": "user", "content": prompt.text }]);
         let body = match self.api {
             Api::Native => {
-                let mut options = json!({ "num_predict": prompt.output_tokens, "seed": self.seed, "temperature": 0 });
+                let mut options =
+                    json!({ "num_predict": prompt.output_tokens, "seed": self.seed, "temperature": TEMPERATURE });
                 if let Some(context) = self.context_length {
                     options["num_ctx"] = context.into();
                 }
@@ -142,7 +146,7 @@ impl Load {
             Api::OpenAi => json!({
                 "model": self.model, "messages": messages, "stream": true, "stream_options": { "include_usage": true },
                 // `max_completion_tokens` is not read by Ollama.
-                "max_tokens": prompt.output_tokens, "seed": self.seed, "temperature": 0,
+                "max_tokens": prompt.output_tokens, "seed": self.seed, "temperature": TEMPERATURE,
             }),
         };
         (body.to_string().into(), prompt.output_tokens)
@@ -346,7 +350,7 @@ mod tests {
     fn requests_pin_what_would_change_the_answer() {
         let pinned = Load { context_length: Some(4096), ..load(Arrival::Concurrent(1)) };
         let body: serde_json::Value = serde_json::from_slice(&pinned.body(0).0).unwrap();
-        assert_eq!(body["options"], json!({ "num_predict": 8, "seed": 1, "temperature": 0, "num_ctx": 4096 }));
+        assert_eq!(body["options"], json!({ "num_predict": 8, "seed": 1, "temperature": 0.0, "num_ctx": 4096 }));
         assert_ne!(pinned.body(0).0, pinned.body(1).0);
     }
 

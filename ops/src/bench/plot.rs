@@ -1,11 +1,11 @@
-//! Plots as SVG, drawn here: two kinds, no script, no style of their own beyond classes.
+//! Plots as SVG, drawn here: a few kinds, no script, no style of their own beyond classes.
 //!
 //! Invariant: every plot has a title and a description in words, nothing is told by colour alone, and no value is left
 //! out or moved to make room.
 
 use std::fmt::Write;
 
-use super::{record::Record, report::escape, statistic::Distribution, table::number};
+use super::{compare::Comparison, record::Record, report::escape, statistic::Distribution, table::number};
 
 /// Of every plot, in its own units; the page scales it.
 const WIDTH: f64 = 860.0;
@@ -166,6 +166,51 @@ pub fn timeline(title: &str, records: &[&Record]) -> String {
     let whole = sorted.iter().filter(|it| it.is_whole()).count();
     let description = format!("{} requests over {:.1} s, {whole} of them answered whole", sorted.len(), scale.most);
     frame(title, &description, bottom + BOTTOM, &svg)
+}
+
+/// The change of each metric with its interval, around nought.
+pub fn changes(title: &str, comparison: &Comparison) -> String {
+    let findings = &comparison.findings;
+    let ends = findings.iter().flat_map(|it| [it.interval_percent.0, it.interval_percent.1]);
+    let most = Scale::to(ends.chain([comparison.tolerance_percent]).fold(0.0, |most, it| most.max(it.abs()))).most;
+    // Both ways from the middle.
+    let x = |percent: f64| LEFT + (percent / most + 1.0) / 2.0 * (WIDTH - LEFT - RIGHT);
+    let bottom = 6.0 + ROW * findings.len() as f64;
+    let tolerance = comparison.tolerance_percent;
+    let (from, to) = (x(-tolerance), x(tolerance));
+    let mut svg = format!(
+        "<rect class=\"tolerance\" x=\"{from:.1}\" y=\"6\" width=\"{:.1}\" height=\"{:.1}\"/>",
+        to - from,
+        bottom - 6.0
+    );
+    for tick in [-most, -most / 2.0, 0.0, most / 2.0, most] {
+        let _ = write!(
+            svg,
+            "<line class=\"grid\" x1=\"{0:.1}\" x2=\"{0:.1}\" y1=\"6\" y2=\"{bottom:.1}\"/>\
+             <text class=\"tick\" x=\"{0:.1}\" y=\"{1:.1}\">{tick:+.1}</text>",
+            x(tick),
+            bottom + 16.0
+        );
+    }
+    let _ = write!(svg, "<text class=\"unit\" x=\"{:.1}\" y=\"{:.1}\">%</text>", WIDTH - RIGHT + 24.0, bottom + 16.0);
+    for (index, it) in findings.iter().enumerate() {
+        let (top, middle) = (6.0 + ROW * (index as f64 + 0.12), 6.0 + ROW * (index as f64 + 0.5));
+        let (low, high, change) = (x(it.interval_percent.0), x(it.interval_percent.1), x(it.change_percent));
+        let _ = write!(
+            svg,
+            "<text class=\"name\" x=\"{:.1}\" y=\"{:.1}\">{}</text>\
+             <rect class=\"interval\" x=\"{low:.1}\" y=\"{top:.1}\" width=\"{:.1}\" height=\"{:.1}\"/>\
+             <line class=\"median\" x1=\"{change:.1}\" x2=\"{change:.1}\" y1=\"{top:.1}\" y2=\"{:.1}\"/>",
+            LEFT - 10.0,
+            middle + 4.0,
+            escape(&it.metric),
+            (high - low).max(1.0),
+            ROW * 0.76,
+            top + ROW * 0.76,
+        );
+    }
+    let said = findings.iter().map(|it| format!("{} {:+.1} %", it.metric, it.change_percent));
+    frame(title, &said.collect::<Vec<_>>().join(", "), bottom + BOTTOM, &svg)
 }
 
 /// A bar a row, with its number.

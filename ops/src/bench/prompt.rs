@@ -3,9 +3,9 @@
 //! Invariant: no two requests of a run share a beginning, since engines keep prompts and would answer a known one
 //! sooner. The same seed gives the same prompts.
 
-use std::{fs, path::Path};
+use std::{fmt, fs, path::Path};
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use stack::failure::{Class, Doing, Failure};
 
 /// Common words, each a single token in the vocabularies of today's models.
@@ -15,7 +15,7 @@ const WORDS: [&str; 24] = [
 ];
 
 /// One thing to ask, before it is made unique.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Prompt {
     /// What is asked.
     pub text: String,
@@ -24,7 +24,8 @@ pub struct Prompt {
 }
 
 /// Where prompts come from.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Prompts {
     /// These, in turn.
     Listed(Vec<Prompt>),
@@ -35,6 +36,21 @@ pub enum Prompts {
         /// Of the answer.
         output_tokens: u32,
     },
+}
+
+/// `6 prompts`, `20 tokens in, 8 out`.
+impl fmt::Display for Prompts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Prompts::Listed(prompts) => match &prompts[..] {
+                [one] => write!(f, "{} tokens", one.output_tokens),
+                several => write!(f, "{} prompts", several.len()),
+            },
+            Prompts::Synthetic { input_tokens, output_tokens } => {
+                write!(f, "{input_tokens} tokens in, {output_tokens} out")
+            }
+        }
+    }
 }
 
 impl Prompts {

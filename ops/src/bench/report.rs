@@ -7,6 +7,7 @@ use std::fmt::Write;
 
 use super::{
     COLD_START, Outcome,
+    compare::{Comparison, Kept},
     plot::{self, Row},
     record::{Record, Run},
     statistic::{Distribution, median},
@@ -21,7 +22,7 @@ const MOST_BARS: usize = 300;
 /// The whole page.
 pub fn page(outcome: &Outcome) -> String {
     let mut body = head(outcome);
-    body += &notes(outcome);
+    body += &list(&table::notes(outcome));
     body += &runs(outcome);
     let of = |value: &dyn Fn(&Record) -> Option<f64>| rows(outcome, value);
     body += &figure(
@@ -42,15 +43,75 @@ pub fn page(outcome: &Outcome) -> String {
         &plot::bars("Throughput", "tokens/s", &rates),
     );
     body += &timelines(outcome);
-    let title = escape(&outcome.model.name);
+    let title = format!("{}: how fast it answers", outcome.model.name);
+    let footer = format!("{} · schema {} · seed {}", outcome.program, outcome.schema, outcome.pinned.seed);
+    whole(&title, &body, &footer)
+}
+
+/// The page of a comparison.
+pub fn comparison(kept: &Kept) -> String {
+    let it = &kept.comparison;
+    let taken = if it.is_paired { "taken in turns" } else { "from different times" };
+    let mut body = format!(
+        "<h1>{} against {}</h1>\n<p class=\"what\">{} and {} blocks, {taken} · tolerance {} %<br>{}</p>\n",
+        escape(&it.b),
+        escape(&it.a),
+        it.blocks.1,
+        it.blocks.0,
+        it.tolerance_percent,
+        escape(&kept.ended)
+    );
+    body += &list(&it.warnings);
+    body += &findings(it);
+    body += &figure(
+        "Change",
+        "From the first to the second: the line is the estimate, the band where it lies with a confidence of 95 %, the grey one \
+         the tolerance.",
+        &plot::changes("Change", it),
+    );
+    for (at, (metric, ..)) in Run::default().metrics().into_iter().enumerate() {
+        let row = |name: &str, runs: &[Run]| {
+            let values: Vec<f64> = runs.iter().filter_map(|run| run.metrics()[at].1).collect();
+            Row { name: name.to_owned(), distribution: Distribution::of(values.clone()), values }
+        };
+        let unit = if metric == "tokens/s" { metric } else { "ms" };
+        let rows = [row(&it.a, &kept.of_a), row(&it.b, &kept.of_b)];
+        body += &figure(metric, "Each dot is a block.", &plot::distributions(metric, unit, &rows));
+    }
+    whole(&format!("{} against {}", it.b, it.a), &body, &format!("schema {}", kept.schema))
+}
+
+fn findings(comparison: &Comparison) -> String {
+    let mut html = String::from(
+        "<h2>Findings</h2>\n<div class=\"wide\"><table>\n<thead><tr><th scope=\"col\">metric</th><th scope=\"col\">first</th>\
+         <th scope=\"col\">second</th><th scope=\"col\">change</th><th scope=\"col\">95 %</th><th scope=\"col\">p</th>\
+         <th scope=\"col\">verdict</th></tr></thead>\n<tbody>\n",
+    );
+    for it in &comparison.findings {
+        let (low, high) = it.interval_percent;
+        let _ = writeln!(
+            html,
+            "<tr><td>{}</td><td>{}</td><td>{}</td><td>{:+.1} %</td><td>{low:+.1} … {high:+.1}</td><td>{:.3}</td><td>{}</td></tr>",
+            escape(&it.metric),
+            number(Some(it.a)),
+            number(Some(it.b)),
+            it.change_percent,
+            it.adjusted_p,
+            table::verdict(it)
+        );
+    }
+    html + "</tbody>\n</table></div>\n"
+}
+
+/// A page around its body.
+fn whole(title: &str, body: &str, footer: &str) -> String {
     format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <title>{title}: how fast it answers</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<main>\n{body}\
-         <footer>{} · schema {} · seed {} · definitions: docs/bench.md</footer>\n</main>\n</body>\n</html>\n",
-        escape(&outcome.program),
-        outcome.schema,
-        outcome.seed
+         <title>{}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<main>\n{body}\
+         <footer>{} · definitions: docs/bench.md</footer>\n</main>\n</body>\n</html>\n",
+        escape(title),
+        escape(footer)
     )
 }
 
@@ -86,8 +147,8 @@ fn head(outcome: &Outcome) -> String {
     html + "</dl>\n"
 }
 
-fn notes(outcome: &Outcome) -> String {
-    let notes = table::notes(outcome);
+/// What a reader has to know.
+fn list(notes: &[String]) -> String {
     if notes.is_empty() {
         return String::new();
     }
@@ -171,7 +232,10 @@ pub fn escape(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::{
-        super::record::{Label, Objectives},
+        super::{
+            compare,
+            record::{Label, Objectives},
+        },
         *,
     };
 
@@ -199,6 +263,22 @@ mod tests {
         };
         outcome.model.name = "m:1".to_owned();
         let page = page(&outcome).replace(STYLE, "/* report.css */\n");
+        assert!(!page.contains("http") && !page.contains("<script"), "it loads nothing and runs nothing");
+        insta::assert_snapshot!(page);
+    }
+
+    #[test]
+    fn the_report_of_a_comparison_is_as_it_was_read() {
+        let run = |ttft: f64| {
+            let mut run = Run { output_tokens_per_second: 1e3 / ttft, ..Run::default() };
+            (run.ttft_ms.p50, run.itl_ms.p50) = (Some(ttft), Some(ttft / 5.0));
+            run
+        };
+        let (of_a, of_b) = ([50.0, 50.4, 49.8].map(run), [60.0, 60.3, 60.2].map(run));
+        let comparison = compare::compare(("a & b", &of_a), ("c", &of_b), true, 3.0).unwrap();
+        let ended = "2026-01-31T12:00:00Z".to_owned();
+        let kept = Kept { schema: 1, ended, comparison, of_a: of_a.into(), of_b: of_b.into() };
+        let page = super::comparison(&kept).replace(STYLE, "/* report.css */\n");
         assert!(!page.contains("http") && !page.contains("<script"), "it loads nothing and runs nothing");
         insta::assert_snapshot!(page);
     }

@@ -1,7 +1,7 @@
 //! Results on disk, so that a number can be looked at again.
 //!
 //! `bench-results/ID/result.json` is what `--json` printed, `records.jsonl` every request, `report.html` the report;
-//! `bench-results/baselines/NAME.json` the blocks of a baseline.
+//! `bench-results/baselines/NAME.json` the blocks of a baseline. A comparison's folder has `comparison.json` and a report.
 //!
 //! Invariant: a file of another schema is refused with a word, never half understood. A result's folder appears when all
 //! of it is there.
@@ -14,7 +14,15 @@ use std::{
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use stack::failure::{Class, Doing, Failure};
 
-use super::{Outcome, SCHEMA, compare::Baseline, record::Record, report};
+use super::{
+    Outcome, SCHEMA,
+    compare::{Baseline, Comparison, Kept},
+    record::Record,
+    report,
+};
+
+/// Beside whatever it is about.
+const REPORT: &str = "report.html";
 
 /// Where results are kept.
 #[derive(Debug, Clone)]
@@ -61,15 +69,30 @@ impl Store {
     /// If it cannot be written.
     pub fn keep(&self, outcome: &Outcome) -> Result<PathBuf, Failure> {
         let id = format!("{}-{}", slug(&outcome.began), slug(&outcome.model.name));
+        let records: Result<Vec<String>, Failure> = outcome.records.iter().map(line).collect();
+        let page = report::page(outcome);
+        self.place(id, &[("result.json", json(outcome)?), ("records.jsonl", records?.concat()), (REPORT, page)])
+    }
+
+    /// Keeps a comparison and its report; gives its folder.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be written.
+    pub fn keep_comparison(&self, kept: &Kept) -> Result<PathBuf, Failure> {
+        let Comparison { a, b, .. } = &kept.comparison;
+        let id = format!("{}-{}-against-{}", slug(&kept.ended), slug(b), slug(a));
+        self.place(id, &[("comparison.json", json(kept)?), (REPORT, report::comparison(kept))])
+    }
+
+    /// Makes a folder of these files, under this name or one like it.
+    fn place(&self, id: String, files: &[(&str, String)]) -> Result<PathBuf, Failure> {
         let taken = |id: &String| self.folder.join(id).exists();
         let id =
             std::iter::once(id.clone()).chain((2..).map(|n| format!("{id}-{n}"))).find(|id| !taken(id)).unwrap_or(id);
         let unfinished = self.folder.join(format!(".{id}"));
         fs::create_dir_all(&unfinished).doing("cannot make", &unfinished)?;
-        write(&unfinished.join("result.json"), &json(outcome)?)?;
-        let records: Result<Vec<String>, Failure> = outcome.records.iter().map(line).collect();
-        write(&unfinished.join("records.jsonl"), &records?.concat())?;
-        write(&unfinished.join("report.html"), &report::page(outcome))?;
+        files.iter().try_for_each(|(name, text)| write(&unfinished.join(name), text))?;
         let folder = self.folder.join(id);
         fs::rename(&unfinished, &folder).doing("cannot make", &folder)?;
         Ok(folder)
@@ -136,7 +159,7 @@ impl Store {
     /// As [`Store::result`], or if it cannot be written.
     pub fn report(&self, id: Option<&str>) -> Result<PathBuf, Failure> {
         let (folder, outcome) = self.result(id)?;
-        let path = folder.join("report.html");
+        let path = folder.join(REPORT);
         write(&path, &report::page(&outcome))?;
         Ok(path)
     }

@@ -14,6 +14,7 @@ use stack::{
 };
 
 use super::catalogue::Attention;
+use crate::hardware::tokens_per_second;
 
 const GIB: u64 = 1 << 30;
 
@@ -193,9 +194,9 @@ fn row(attention: Option<&Attention>, weights: &Weights, host: &Host, serving: &
     };
     let total = total_at(serving);
     let (verdict, needs) = judge(weights, total, host, serving, &total_at);
-    let limit = host.memory_gb_per_s.zip(weights.bytes).map(|(gb_per_s, bytes)| {
-        let read = bytes as f64 * weights.active_share;
-        (gb_per_s * 1e9 / read * 10.0).round() / 10.0
+    let limit = host.memory_gb_per_s.zip(weights.bytes).and_then(|(gb_per_s, bytes)| {
+        let limit = tokens_per_second(gb_per_s, (bytes as f64 * weights.active_share) as u64)?;
+        Some((limit * 10.0).round() / 10.0)
     });
     Row {
         quantization: weights.quantization.clone(),

@@ -457,11 +457,15 @@ async fn creates_from_a_model(t: &Target) {
     assert_eq!(t.delete("contract-made").await, 200);
 }
 
+/// One whose `general.file_type` is 0, F32, which Ollama takes for none.
 async fn creates_from_a_file(t: &Target) {
     let content = tiny_model(Tiny::Writer);
     let digest = digest(&content);
     let put = t.client.post(format!("{}/api/blobs/{digest}", t.base)).body(content).send().await.unwrap();
     assert!(put.status().is_success(), "{}", put.status());
+    let smaller = json!({"model": "contract-file", "files": {"tiny.gguf": digest}, "quantize": "q8_0"});
+    let refused = t.lines("/api/create", smaller).await.pop().unwrap();
+    assert_eq!(refused, json!({"error": "quantization is only supported for F16, BF16 and F32 models"}));
     let made = json!({"model": "contract-file", "files": {"tiny.gguf": digest}, "parameters": {"num_ctx": 512}});
     let lines = t.lines("/api/create", made).await;
     let says: Vec<&str> = lines.iter().map(|line| line["status"].as_str().unwrap()).collect();
@@ -470,7 +474,7 @@ async fn creates_from_a_file(t: &Target) {
     let (_, show) = t.post("/api/show", json!({"model": "contract-file"})).await;
     let details = &show["details"];
     assert_eq!((&details["format"], &details["family"]), (&json!("gguf"), &json!("llama")));
-    assert_eq!((&details["quantization_level"], &details["parameter_size"]), (&json!("F32"), &json!("1.44M")));
+    assert_eq!((&details["quantization_level"], &details["parameter_size"]), (&json!("unknown"), &json!("1.44M")));
     assert_eq!(show["model_info"]["llama.block_count"], 2);
     assert_eq!(show["model_info"]["general.parameter_count"], 1_443_584);
     let ask = json!({"model": "contract-file", "prompt": "hello", "stream": false, "options": {"num_predict": 3}});

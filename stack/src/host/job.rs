@@ -29,6 +29,9 @@ use crate::{
 /// Between two looks for new events.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
 
+/// What the list of jobs calls a build of our own program.
+const BUILD: &str = "build the program";
+
 /// Jobs that a host remembers.
 const KEPT: usize = 20;
 
@@ -92,7 +95,7 @@ pub fn run(mut host: Host, id: &str) -> Result<(), Failure> {
     process::leave_session();
     host.password = process::whispered().doing("cannot read", Path::new("the password"))?;
     let folder = host.root.job(id);
-    let order = order(&folder)?.ok_or_else(|| unknown(id))?;
+    let order = order(&folder)?.ok_or_else(|| unknown(&host.root, id))?;
     let path = folder.join("events.jsonl");
     let mut events = File::options().create(true).append(true).open(&path).doing("cannot write", &path)?;
     let mut write = |line: &Line| {
@@ -127,7 +130,7 @@ fn order(folder: &Path) -> Result<Option<Order>, Failure> {
 pub(super) fn attach(root: &Root, id: &str, follow: &mut Follow<'_>) -> Result<Ended, Failure> {
     let folder = root.job(id);
     if !folder.exists() {
-        return Err(unknown(id));
+        return Err(unknown(root, id));
     }
     follow(Event::Job { id: id.to_owned() })?;
     let path = folder.join("events.jsonl");
@@ -157,16 +160,18 @@ pub(super) fn attach(root: &Root, id: &str, follow: &mut Follow<'_>) -> Result<E
     }
 }
 
-/// All jobs that the host remembers, the newest last.
+/// All jobs that the host remembers, the newest last; behind them what a client that is gone or going has it build.
 pub(super) fn list(root: &Root) -> Result<Vec<Job>, Failure> {
-    folders(root)?.into_iter().map(|folder| look(&folder)).collect()
+    let mut jobs: Vec<Job> = folders(&root.jobs())?.iter().map(|folder| look(folder)).collect::<Result<_, _>>()?;
+    jobs.extend(folders(&root.build())?.iter().map(|folder| look_at_build(folder)));
+    Ok(jobs)
 }
 
 /// Asks a job to stop where it can, and to put back what it changed.
 pub(super) fn cancel(root: &Root, id: &str) -> Result<(), Failure> {
     let folder = root.job(id);
     if !folder.exists() {
-        return Err(unknown(id));
+        return Err(unknown(root, id));
     }
     if !process::is_locked(&folder.join("lock")) {
         return Err(Failure::new(Class::Nothing, format!("job {id} has ended already")));
@@ -200,25 +205,42 @@ fn look(folder: &Path) -> Result<Job, Failure> {
     Ok(Job { id, verb, state, detail })
 }
 
-fn folders(root: &Root) -> Result<Vec<PathBuf>, Failure> {
-    let jobs = root.jobs();
-    if !jobs.exists() {
+/// A build of our own program, which `ssh/bootstrap.sh` begins where there is no program yet that could.
+fn look_at_build(folder: &Path) -> Job {
+    let read = |name: &str| fs::read_to_string(folder.join(name)).ok();
+    let runs = || read("pid").and_then(|pid| pid.trim().parse().ok()).is_some_and(process::exists);
+    let state = match read("ended").as_deref().map(str::trim) {
+        Some("0") => JobState::Done,
+        Some(_) => JobState::Failed,
+        None if runs() => JobState::Running,
+        None => JobState::Killed,
+    };
+    let id = folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    Job { id, verb: BUILD.to_owned(), state, detail: process::last_words(&folder.join("log")) }
+}
+
+fn folders(of: &Path) -> Result<Vec<PathBuf>, Failure> {
+    if !of.exists() {
         return Ok(Vec::new());
     }
-    let entries = fs::read_dir(&jobs).and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect());
-    let mut folders: Vec<PathBuf> = entries.doing("cannot list", &jobs)?;
+    let entries = fs::read_dir(of).and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect());
+    let mut folders: Vec<PathBuf> = entries.doing("cannot list", of)?;
     folders.sort();
     Ok(folders)
 }
 
 fn sweep(root: &Root) -> Result<(), Failure> {
-    let folders = folders(root)?;
+    let folders = folders(&root.jobs())?;
     let old = folders.len().saturating_sub(KEPT);
     let ended = folders.iter().take(old).filter(|folder| !process::is_locked(&folder.join("lock")));
     ended.into_iter().try_for_each(|folder| durable::remove(folder))
 }
 
-fn unknown(id: &str) -> Failure {
+fn unknown(root: &Root, id: &str) -> Failure {
+    if root.build().join(id).exists() {
+        return Failure::new(Class::Nothing, format!("{id} builds the program, for whoever deploys"))
+            .hint("`cargo xtask deploy` follows it, and goes on from there");
+    }
     Failure::new(Class::Nothing, format!("there is no job {id}"))
         .hint("`cargo xtask job list` shows those that there are")
 }

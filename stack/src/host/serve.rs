@@ -11,6 +11,7 @@ use std::{
 use super::{
     Host,
     job::{self, Order},
+    root::Way,
 };
 use crate::{
     failure::{Class, Failure},
@@ -56,7 +57,11 @@ fn exchange(
         };
         let answer = match serde_json::from_str(&line?) {
             // A change goes on without us; everything else is for the one who asks.
-            Ok(Request::Apply { plan, contents }) => start(&Order::Apply { plan, contents }),
+            Ok(Request::Apply { plan, contents }) => {
+                // Known before anything is written: where there is no way to root, nothing is left here either.
+                let way = Way::find(&plan, host.password.as_ref()).map(drop);
+                way.and_then(|()| start(&Order::Apply { plan, contents }))
+            }
             Ok(Request::Run { args, as_job: true }) => start(&Order::Run { args }),
             Ok(request) => host.answer(request, &mut follow),
             Err(error) => {

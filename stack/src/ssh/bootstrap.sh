@@ -11,7 +11,8 @@ if [ -x "$own" ]; then
 fi;
 PATH="$PATH:$HOME/.cargo/bin:/opt/homebrew/bin:/usr/local/bin";
 cargo=$(command -v cargo);
-echo "need $nonce $(uname -s) $(uname -m) ${cargo:+cargo}";
+building=$(ls "$root/build" 2>/dev/null | head -n 1);
+echo "need $nonce $(uname -s) $(uname -m) ${cargo:+cargo} ${building:+building}";
 read -r kind size sum triple || exit 0;
 mkdir -p "$root/bin" || exit 73;
 new="$root/bin/.new-$id-$$";

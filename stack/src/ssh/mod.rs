@@ -150,12 +150,9 @@ impl Ssh {
         let first = ssh.line_that(|line| line.starts_with(&need) || line.contains("\"hello\""))?;
         let hello = match first.strip_prefix(&need) {
             None => first,
-            Some(_) if target.program.is_none() => {
-                return Err(Failure::new(Class::Nothing, format!("nothing is deployed on {}", target.address))
-                    .hint("`cargo xtask deploy` brings up a stack there"));
-            }
-            Some(system) => {
-                let mut words = system.split(' ').map(str::to_owned);
+            Some(told) if target.program.is_none() => return Err(nothing_there(&target.address, told)),
+            Some(told) => {
+                let mut words = told.split(' ').map(str::to_owned);
                 let mut word = || words.next().unwrap_or_default();
                 let system = System { name: word(), machine: word(), cargo: word() == "cargo" };
                 ssh.ship(&supplier.supply(&system)?)?;
@@ -302,6 +299,15 @@ impl Drop for Ssh {
             let _ = self.ssh.kill();
         }
     }
+}
+
+/// To whoever only looks at a host that has no program. `told` is what it says of itself.
+fn nothing_there(address: &str, told: &str) -> Failure {
+    let (words, hint) = match told.ends_with(" building") {
+        true => (", which is building the program", "`cargo xtask deploy` follows the build, and goes on from there"),
+        false => ("", "`cargo xtask deploy` brings up a stack there"),
+    };
+    Failure::new(Class::Nothing, format!("nothing is deployed on {address}{words}")).hint(hint)
 }
 
 /// Where ssh is told to go. Behind `--` nothing is an option, whatever a setting says.

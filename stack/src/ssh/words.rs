@@ -5,7 +5,7 @@ use std::io;
 use crate::failure::{Class, Failure};
 
 /// What ssh says, what that means, and what to do. The first that fits counts.
-const SYMPTOMS: [(&str, &str, &str); 11] = [
+const SYMPTOMS: [(&str, &str, &str); 10] = [
     (
         "Could not resolve hostname",
         "nobody knows the name",
@@ -42,11 +42,6 @@ const SYMPTOMS: [(&str, &str, &str); 11] = [
         "`ssh-copy-id` puts your key there; check `user` under [host], and that your agent has the key (`ssh-add -l`)",
     ),
     (
-        "No space left on device",
-        "its disk is full",
-        "free some space there, or set `root` under [host] to another disk",
-    ),
-    (
         "Too many authentication failures",
         "your agent offers too many keys",
         "name the right one as IdentityFile in ~/.ssh/config",
@@ -59,10 +54,16 @@ pub(super) fn failure(address: &str, code: Option<i32>, said: &str) -> Failure {
         let failure = Failure::new(Class::Unreachable, format!("cannot work on {address}: {words}"));
         if said.is_empty() { failure } else { failure.because(&io::Error::other(said.to_owned())) }
     };
-    if let Some((_, words, hint)) = SYMPTOMS.iter().find(|(symptom, _, _)| said.contains(symptom)) {
-        return failure(words).hint(*hint);
-    }
+    let own = || SYMPTOMS.iter().find(|(symptom, ..)| said.contains(symptom));
     match code {
+        _ if said.contains("No space left on device") => {
+            failure("its disk is full").hint("free some space there, or set `root` under [host] to another disk")
+        }
+        // ssh's own, or the far side's; either way the connection is gone.
+        Some(255) | None => match own() {
+            Some((_, words, hint)) => failure(words).hint(*hint),
+            None => failure("the connection was cut").hint("run the same command again: it goes on from what is there"),
+        },
         Some(73) => {
             failure("its root cannot be created").hint("check `root` under [host] in stack.toml, and your rights there")
         }
@@ -71,10 +72,6 @@ pub(super) fn failure(address: &str, code: Option<i32>, said: &str) -> Failure {
         }
         Some(70) => failure("the program could not be built there").hint("cargo's words above say why"),
         Some(126 | 127) => failure("it has no /bin/sh that works"),
-        // 255 is ssh's own, or the far side's; either way the connection is gone.
-        Some(255) | None => {
-            failure("the connection was cut").hint("run the same command again: it goes on from what is there")
-        }
         Some(code) => failure(&format!("the program there ended with status {code}")),
     }
 }
@@ -100,6 +97,14 @@ mod tests {
         ] {
             let failure = failure("studio", Some(255), said);
             assert!(failure.message.contains(words), "{said}: {}", failure.message);
+        }
+    }
+
+    #[test]
+    fn what_a_program_there_may_not_do_is_not_taken_for_ssh_that_may_not_in() {
+        for (code, words) in [(73, "its root cannot be created"), (74, "could not be written there")] {
+            let failure = failure("studio", Some(code), "mkdir: cannot create directory: Permission denied");
+            assert!(failure.message.contains(words), "{}", failure.message);
         }
     }
 }

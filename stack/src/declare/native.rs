@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use super::{
-    Host, Made, alertmanager, compose,
+    Host, Made, alertmanager, certificate, compose,
     docker::{SECRETS, doors, free, missing_secrets},
     engine, grafana,
     nginx::{self, Doors},
@@ -62,6 +62,8 @@ pub(super) fn make(host: &Host<'_>) -> Result<Made, Failure> {
         usable(host)?;
     }
     first.extend(missing_secrets(host).filter(|_| host.program("grafana").is_some()));
+    let certificate = certificate::wanted(host)?;
+    first.extend(certificate.first);
     not_in_the_way(host, native)?;
     let tarball = tarball(host)?;
     let models = models(host, native);
@@ -88,7 +90,7 @@ pub(super) fn make(host: &Host<'_>) -> Result<Made, Failure> {
         Some(program) => services.push(node_exporter(host, program)),
         None => absent.push(missing(host, Component::NodeExporter, "prometheus-node-exporter", "node_exporter")),
     }
-    contents.extend(told_files(host, &mut services));
+    contents.extend(told_files(host, &mut services, certificate.digest));
     if let Some(init) = native.init {
         let text = service::text(init, &host.root, &native.user, &host.observed.account.home);
         contents.insert(service::file(init, &host.root), text);
@@ -300,11 +302,12 @@ fn grafana_files(host: &Host<'_>) -> Contents {
 }
 
 /// The files of those that tell which ones are in force.
-fn told_files(host: &Host<'_>, services: &mut [Service]) -> Contents {
+fn told_files(host: &Host<'_>, services: &mut [Service], certificate: Option<String>) -> Contents {
     let doors = Doors {
         api: (host.settings.ports.api, host.port(Component::Gateway)),
         grafana: (host.settings.ports.lan_grafana, host.port(Component::Grafana)),
         prometheus: (host.settings.ports.lan_prometheus, host.port(Component::Prometheus)),
+        tls: certificate.map(|digest| (host.root.certificate().display().to_string(), digest)),
         ipv6: host.observed.ipv6,
     };
     let (mut contents, edge) = host.told("nginx/", |name| {

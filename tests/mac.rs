@@ -45,6 +45,8 @@ fn preflight_judges_a_mac_by_what_its_tools_say() {
     assert!(said.contains("WARN  power failure       the machine does not tell"), "{said}");
     assert!(said.contains("WARN  FileVault           on"), "{said}");
     assert!(!said.contains("Ollama service"), "{said}");
+    assert!(said.contains("PASS  default model       qwen2.5-coder:32b-instruct-q8_0, "), "{said}");
+    assert!(said.contains("WARN  upgrade model       qwen3:235b-a22b-q4_K_M, "), "{said}");
     assert!(!stage.root().exists(), "preflight changes nothing");
 }
 
@@ -57,6 +59,21 @@ fn preflight_sees_what_has_changed() {
     assert_eq!(check(&stage, "sleep")["result"], "pass");
     assert_eq!(check(&stage, "GPU memory limit")["detail"], "48.0 GiB by hand, until the next restart");
     assert_eq!(check(&stage, "Ollama service")["fix"], "brew services stop ollama");
+    // Docker without a screen, and a model that is too large.
+    assert_eq!(check(&stage, "default model")["result"], "pass");
+    stage.write(
+        "stack.toml",
+        &format!("{}\n[models]\ndefault = \"qwen3:235b\"\n", fs::read_to_string(stage.path("stack.toml")).unwrap()),
+    );
+    assert_eq!(check(&stage, "default model")["result"], "fail");
+    stage.script("docker", "echo 'cannot connect' >&2; exit 1");
+    stage.script("colima", "exit 0");
+    stage.write(".docker/config.json", "{\"credsStore\": \"osxkeychain\"}");
+    let docker = check(&stage, "Docker");
+    assert_eq!(docker["result"], "warn");
+    for words in ["Colima is installed, and does not run", "locked over ssh"] {
+        assert!(docker["detail"].as_str().unwrap().contains(words), "{docker}");
+    }
     stage.script("sw_vers", "echo 13.6");
     let old = check(&stage, "system");
     assert_eq!(

@@ -26,6 +26,7 @@ mod logs;
 mod mac;
 mod model;
 mod monitor;
+mod native;
 mod port;
 mod readme;
 mod release;

@@ -14,6 +14,7 @@ pub mod https;
 pub mod model;
 pub mod monitor;
 pub mod preflight;
+pub mod reboot;
 pub mod summary;
 pub mod tune;
 pub mod verify;

@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::Result;
 use chrono::Utc;
-use ops::summary::Summary;
+use ops::{summary::Summary, verify::Verdict};
 use serde_json::json;
 use stack::{
     component::Component,
@@ -49,6 +49,7 @@ pub(crate) fn run(settings: Option<&Path>, args: &cli::Deploy) -> Result<Exit> {
         }
         if round == 0 {
             deploy.say(&format!("{} on {} ({})", plan.release.content.runtime, deploy.session.host(), deploy.why()));
+            deploy.restarted |= observed.restarted;
             let clock = clock::warning(deploy.session.host(), observed.clock, Utc::now());
             clock.iter().for_each(|warning| deploy.say(&format!("note: {warning}")));
         }
@@ -57,6 +58,7 @@ pub(crate) fn run(settings: Option<&Path>, args: &cli::Deploy) -> Result<Exit> {
             return Ok(Exit::Refused);
         }
         if plan.steps.is_empty() {
+            deploy.look_back()?;
             return deploy.conclude(&plan.release.id, &observed);
         }
         let needs_sudo = !observed.account.is_root() && plan.steps.iter().any(|step| !step.as_root().is_empty());
@@ -161,12 +163,15 @@ struct Run {
     noted: BTreeSet<String>,
     /// The job that does it, where it goes on without us.
     job: Option<String>,
+    /// The machine was started anew since the last deploy, and nobody has asked how it came back.
+    restarted: bool,
 }
 
 impl Run {
     fn open(settings: Option<&Path>, need: Need, json: bool) -> Result<Run> {
         let begun = Instant::now();
-        Ok(Run { session: Session::open(settings, need)?, json, begun, changed: 0, noted: BTreeSet::new(), job: None })
+        let session = Session::open(settings, need)?;
+        Ok(Run { session, json, begun, changed: 0, noted: BTreeSet::new(), job: None, restarted: false })
     }
 
     fn wanted(&self) -> Result<Wanted> {
@@ -270,6 +275,19 @@ impl Run {
                 Err(failure.into())
             }
         }
+    }
+
+    /// After a restart of the machine: says, once, what did not come back by itself.
+    fn look_back(&mut self) -> Result<()> {
+        if !std::mem::take(&mut self.restarted) {
+            return Ok(());
+        }
+        self.say("the machine was started anew since the last deploy");
+        let checks = verify::reboot(&mut self.session)?.unwrap_or_default();
+        for check in checks.iter().filter(|check| check.result == Verdict::Fail) {
+            self.say(&format!("note: {}: no, {}", check.name, check.detail));
+        }
+        Ok(())
     }
 
     /// Says what runs where, what does not and why, and what to try next.

@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    DECLARED, Host, Made, alertmanager, certificate,
+    Host, Made, alertmanager, certificate,
     compose::{self, Files, Values},
     engine,
     grafana::{self, PASSWORD},
@@ -132,7 +132,7 @@ pub(super) fn make(host: &Host<'_>) -> Result<Made, Failure> {
     let mut contents = told_files(host, &mut services, &images, certificate.digest);
     contents.extend(grafana::files(host.settings, host.port(Component::Prometheus)));
     contents.extend(files.place(with_fingerprints(host, values, &services, &contents)));
-    Ok(Made { services, absent, contents, notes, first, doors: doors(host.settings) })
+    Ok(Made { services, absent, contents, notes, first, doors: doors(host.settings), engine: None, init: None })
 }
 
 /// Docker's own state, each in its own words.
@@ -181,7 +181,7 @@ fn is_older(version: &str, than: (u32, u32)) -> bool {
 }
 
 /// Somebody else on a port of the LAN is a fault, not a reason to listen where nobody looks.
-fn free(host: &Host<'_>) -> Result<(), Failure> {
+pub(super) fn free(host: &Host<'_>) -> Result<(), Failure> {
     let taken = doors(host.settings).into_values().find_map(|port| Some((port, host.observed.taken.get(&port)?)));
     let Some((port, holder)) = taken else { return Ok(()) };
     Err(Failure::new(Class::Failed, format!("port {port}, which the edge is to listen on, is taken by {holder}"))
@@ -236,7 +236,7 @@ fn missing_images(
 }
 
 /// What a secret is decides what its container is known by, so it comes first.
-fn missing_secrets(host: &Host<'_>) -> impl Iterator<Item = Step> {
+pub(super) fn missing_secrets(host: &Host<'_>) -> impl Iterator<Item = Step> {
     let missing = SECRETS.into_iter().filter(|name| !host.observed.secrets.contains_key(*name));
     missing.map(|name| Step::Generate { secret: name.to_owned() })
 }
@@ -423,9 +423,3 @@ pub(crate) fn check(docker: &Path, folder: &Path, service: &Service) -> Option<C
 
 /// The secrets that containers are given, each made up where it is missing.
 pub(crate) const SECRETS: [&str; 1] = [PASSWORD];
-
-/// Finds the name by which files call themselves in what a component tells.
-pub(crate) fn told(text: &str) -> Option<String> {
-    let (_, after) = text.split_once(DECLARED)?;
-    Some(after.chars().take_while(char::is_ascii_hexdigit).collect())
-}

@@ -12,6 +12,7 @@ mod job;
 mod journal;
 mod logs;
 mod machine;
+mod native;
 mod observe;
 mod port;
 mod root;
@@ -19,6 +20,7 @@ mod secrets;
 mod serve;
 mod starter;
 mod supervised;
+mod tarball;
 mod verb;
 
 pub use ask::probe;
@@ -88,8 +90,8 @@ impl Host {
                 control::control(&self.root, action, &components, follow).map(|()| Reply::Done)
             }
             Request::Logs(query) => {
-                let runtime = control::deployed(&self.root)?.content.runtime;
-                starter::starter(&self.root, runtime, None).logs(&query, follow).map(|()| Reply::Done)
+                let release = control::deployed(&self.root)?;
+                starter::starter(&self.root, Some(&release), None).logs(&query, follow).map(|()| Reply::Done)
             }
             Request::Secrets { reveal } => Ok(Reply::Secrets(secrets::list(&self.root, reveal)?)),
             Request::SetSecret { name, value } => secrets::set(&self.root, &name, &value).map(|()| Reply::Done),
@@ -97,7 +99,9 @@ impl Host {
             Request::Jobs => Ok(Reply::Jobs(job::list(&self.root)?)),
             Request::Attach { job } => job::attach(&self.root, &job, follow).map(Reply::Ended),
             Request::Cancel { job } => job::cancel(&self.root, &job).map(|()| Reply::Done),
-            Request::Uninstall { data } => control::uninstall(&self.root, data, follow).map(|()| Reply::Done),
+            Request::Uninstall { data } => {
+                control::uninstall(&self.root, data, self.password.as_ref(), follow).map(|()| Reply::Done)
+            }
         }
     }
 }

@@ -29,6 +29,19 @@ const TELL_EVERY: Duration = Duration::from_secs(1);
 /// Lines of a command's output that a failure tells.
 const TOLD_LINES: usize = 20;
 
+/// What launchd's numbers mean, which it does not tell.
+const MEANINGS: [(&str, &str); 2] = [
+    (
+        "Bootstrap failed: 5:",
+        "launchd says so of a service that it has under that name already, or whose file it does not trust: `sudo launchctl \
+         bootout system/NAME` ends the former, and `sudo launchctl print-disabled system` names what somebody switched off",
+    ),
+    (
+        "Bootstrap failed: 125:",
+        "launchd says so where there is no such domain, as without anybody logged in at the screen",
+    ),
+];
+
 /// How a command comes to be run by root.
 pub(super) enum Way<'a> {
     /// It needs nobody else.
@@ -131,5 +144,9 @@ fn failed(command: &Command, done: &Finished) -> Failure {
     let lines: Vec<&str> = done.output.lines().collect();
     let told = lines[lines.len().saturating_sub(TOLD_LINES)..].join("\n");
     let failure = Failure::new(Class::Failed, format!("root's `{command}` failed"));
-    if told.is_empty() { failure } else { failure.because(&io::Error::other(told)) }
+    let failure = if told.is_empty() { failure } else { failure.because(&io::Error::other(told.clone())) };
+    match MEANINGS.iter().find(|(words, _)| told.contains(words)) {
+        Some((_, hint)) => failure.hint(*hint),
+        None => failure,
+    }
 }

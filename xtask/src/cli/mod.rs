@@ -204,6 +204,9 @@ pub(crate) struct Verify {
     /// Write the checks as JUnit XML, for CI
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) junit: Option<PathBuf>,
+    /// Ask instead how the host came back after its last start: the stack, the GPU limit, schedules, sleep
+    #[arg(long)]
+    pub(crate) reboot: bool,
 }
 
 #[derive(Debug, Args)]
@@ -261,6 +264,9 @@ pub(crate) struct Uninstall {
     /// Do not ask
     #[arg(long, short)]
     pub(crate) yes: bool,
+    /// Ask for your password on the host, where sudo wants one
+    #[arg(long)]
+    pub(crate) ask_sudo: bool,
 }
 
 #[derive(Debug, Args)]

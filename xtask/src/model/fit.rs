@@ -49,7 +49,7 @@ pub(super) fn host(session: &mut Session) -> Result<Host> {
 }
 
 /// As the settings and the flags want it served.
-pub(super) fn serving(subject: &Subject, settings: &Settings, args: Option<&cli::ModelFit>) -> Serving {
+pub(crate) fn serving(subject: &Subject, settings: &Settings, args: Option<&cli::ModelFit>) -> Serving {
     let set = Serving::of(&settings.engine, subject.context);
     let Some(args) = args else { return set };
     Serving {

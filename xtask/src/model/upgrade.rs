@@ -86,7 +86,7 @@ pub(crate) fn run(settings: Option<&Path>, args: &cli::ModelUpgrade) -> Result<E
             return failed;
         }
     }
-    let verified = verify::run(settings, &cli::Verify { json: false, junit: None })?;
+    let verified = verify::run(settings, &cli::Verify { json: false, junit: None, reboot: false })?;
     report::say(&format!(
         "\nnext:  cargo xtask model upgrade --revert    goes back to {old}\n       \
          cargo xtask model upgrade --prune     removes it; best after a week of use"
@@ -152,7 +152,7 @@ fn on_host(
     if session.is_here {
         return here(Session::open(settings, Need::Any)?);
     }
-    let (data, exit) = there::answer(session, words, As::Question)?;
+    let (data, exit) = there::answer(session, words, As::Job)?;
     report::data(&data)?;
     Ok(exit)
 }

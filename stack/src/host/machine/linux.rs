@@ -17,9 +17,14 @@ pub(super) fn system() -> Machine {
             .map(|csv| nvidia(&csv))
             .unwrap_or_default(),
         on_link: on_link(&read("/proc/net/if_inet6")),
-        uptime_s: read("/proc/uptime").split('.').next().and_then(|seconds| seconds.parse().ok()),
+        uptime_s: uptime(),
         ..Machine::default()
     }
+}
+
+/// In seconds.
+pub(super) fn uptime() -> Option<u64> {
+    fs::read_to_string("/proc/uptime").ok()?.split('.').next()?.parse().ok()
 }
 
 fn pretty_name(os_release: &str) -> Option<String> {

@@ -1,11 +1,17 @@
 //! macOS: what its own tools say. Each parser is tried on recorded output (`tests/fixtures/macos`).
 
-use std::{net::Ipv6Addr, path::PathBuf, time::SystemTime};
+use std::{
+    fs,
+    net::Ipv6Addr,
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
 
 use serde_json::Value;
 
 use super::{ask, network_of, number};
 use crate::{
+    layout::expand,
     machine::{Gpu, Mac, Machine},
     process,
 };
@@ -27,7 +33,7 @@ pub(super) fn system() -> Machine {
         gpus: ask("system_profiler", &["-json", "SPDisplaysDataType"]).map(|json| gpus(&json)).unwrap_or_default(),
         gpu_limit_bytes: number::<u64>("sysctl", &["-n", "iogpu.wired_limit_mb"]).map(|mebibytes| mebibytes << 20),
         on_link: ask("ifconfig", &["-a"]).map(|text| on_link(&text)).unwrap_or_default(),
-        uptime_s: ask("sysctl", &["-n", "kern.boottime"]).and_then(|text| uptime_s(&text)),
+        uptime_s: uptime(),
         mac: Some(Mac {
             sleep_min: pmset(&power, "sleep").and_then(|minutes| minutes.parse().ok()),
             restarts_after_power_failure: pmset(&power, "autorestart").map(|value| value == "1"),
@@ -38,9 +44,30 @@ pub(super) fn system() -> Machine {
             memory_free_percent: memory_free_percent(),
             swap_used_bytes: ask("sysctl", &["-n", "vm.swapusage"]).and_then(|text| swap_used_bytes(&text)),
             homebrew: brew,
+            docker_apps: docker_apps(),
+            docker_keychain: docker_keychain(),
         }),
         ..Machine::default()
     }
+}
+
+/// In seconds.
+pub(super) fn uptime() -> Option<u64> {
+    ask("sysctl", &["-n", "kern.boottime"]).and_then(|text| uptime_s(&text))
+}
+
+/// What brings Docker to a Mac: all of it starts when somebody logs in at the screen.
+fn docker_apps() -> Vec<String> {
+    let apps = [("Docker Desktop", "/Applications/Docker.app"), ("OrbStack", "/Applications/OrbStack.app")];
+    let apps = apps.into_iter().filter(|(_, path)| Path::new(path).exists()).map(|(name, _)| name);
+    apps.chain(process::find("colima").map(|_| "Colima")).map(str::to_owned).collect()
+}
+
+/// Whether Docker's client keeps passwords in the keychain, which is locked over ssh.
+fn docker_keychain() -> bool {
+    let text = expand(Path::new("~/.docker/config.json")).and_then(|path| fs::read_to_string(path).ok());
+    let config: Value = text.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
+    config["credsStore"].as_str().is_some_and(|store| !store.is_empty())
 }
 
 /// Hardware writes numbers as strings, a virtual machine as numbers.

@@ -14,7 +14,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use chrono::Utc;
+use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::{
     layout::{Root, expand},
@@ -36,6 +36,15 @@ pub(super) fn machine(system: &str, root: &Root, models: &Path) -> Machine {
         clock: Utc::now(),
         ..system
     }
+}
+
+/// When the machine was started.
+pub(super) fn booted(system: &str) -> Option<DateTime<Utc>> {
+    let uptime_s = match system {
+        "Darwin" => mac::uptime(),
+        _ => linux::uptime(),
+    };
+    Some(Utc::now() - TimeDelta::seconds(i64::try_from(uptime_s?).ok()?))
 }
 
 /// What is not there yet will be on the file system of the nearest folder that is.

@@ -37,6 +37,10 @@ fn status_json_has_the_documented_shape() {
     for part in parts {
         match part["state"].as_str().unwrap() {
             "absent" => assert_eq!(keys(part), ["detail", "name", "state"]),
+            // Alertmanager says that it tells nobody.
+            state if part["name"] == "alertmanager" => {
+                assert_eq!((state, keys(part)), ("healthy", vec!["detail", "name", "state", "url"]));
+            }
             state => assert_eq!((state, keys(part)), ("healthy", vec!["name", "state", "url"])),
         }
     }
@@ -199,7 +203,7 @@ fn a_program_that_is_not_installed_is_named_with_what_brings_it() {
         stage.ok("deploy");
         let before = stage.components();
         fs::remove_dir_all(stage.path("bin")).unwrap();
-        for name in ["prometheus", "promtool", "node_exporter", "prometheus-node-exporter"] {
+        for name in ["prometheus", "promtool", "node_exporter", "prometheus-node-exporter", "prometheus-alertmanager"] {
             for place in ["/usr/bin", "/usr/local/bin"].map(|folder| format!("{folder}/{name}")) {
                 if fs::exists(&place).unwrap() {
                     system("mount", &["--bind", "/dev/null", &place]);

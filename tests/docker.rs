@@ -36,19 +36,21 @@ fn lacks_docker() -> bool {
     false
 }
 
-/// What has a stage's components be containers, with five ports more.
-fn settings(stage: &Stage) -> (String, [u16; 5], TcpListener) {
+/// What has a stage's components be containers, with as many ports more.
+fn settings(stage: &Stage) -> (String, [u16; 6], TcpListener) {
     let (more, guard) = take_ports();
-    let [_, gateway, grafana, lan_grafana, lan_prometheus] = more;
-    let [api, engine, prometheus, node_exporter] = *stage.ports() else { panic!("a stage has four ports") };
+    let [_, gateway, grafana, lan_grafana, lan_prometheus, _] = more;
+    let [api, engine, prometheus, node_exporter, alertmanager] = *stage.ports() else {
+        panic!("a stage has five ports")
+    };
     let folder = stage.path("").display().to_string();
     let settings = format!(
         "[host]\nroot = \"{folder}root\"\n\n[engine]\nruntime = \"docker\"\nmodels_path = \"{folder}models\"\nmemory_limit = \
          \"2G\"\nnum_parallel = 4\n\n[edge]\nallow = [\"127.0.0.0/8\", \"::1\", \"10.91.0.0/24\", \"fd91::/64\"]\n\n[ports]\napi = {api}\nengine = \
          {engine}\ngateway = {gateway}\nprometheus = {prometheus}\ngrafana = {grafana}\nnode_exporter = \
-         {node_exporter}\nlan_grafana = {lan_grafana}\nlan_prometheus = {lan_prometheus}\n\n[monitoring]\nscrape_interval = \
+         {node_exporter}\nalertmanager = {alertmanager}\nlan_grafana = {lan_grafana}\nlan_prometheus = {lan_prometheus}\n\n[monitoring]\nscrape_interval = \
          \"1s\"\n\n[images]\nengine = \"stack-test-engine:1\"\nedge = \"stack-test-nginx:1\"\nprometheus = \
-         \"stack-test-prometheus:1\"\ngrafana = \"stack-test-grafana:12\"\nnode-exporter = \"stack-test-node-exporter:1\"\n"
+         \"stack-test-prometheus:1\"\nalertmanager = \"stack-test-alertmanager:1\"\ngrafana = \"stack-test-grafana:12\"\nnode-exporter = \"stack-test-node-exporter:1\"\n"
     );
     (settings, more, guard)
 }
@@ -81,8 +83,8 @@ impl Contained {
         let stage = Stage::new();
         let (settings, ports, guard) = settings(&stage);
         stage.write("stack.toml", &settings);
-        let [_, _, grafana, lan_grafana, lan_prometheus] = ports;
-        let [api, _, prometheus, _] = *stage.ports() else { panic!("a stage has four ports") };
+        let [_, _, grafana, lan_grafana, lan_prometheus, _] = ports;
+        let [api, _, prometheus, ..] = *stage.ports() else { panic!("a stage has five ports") };
         let contained = Contained { stage, api, lan_grafana, lan_prometheus, prometheus, grafana, _guard: guard };
         contained.wrappers();
         Some(contained)
@@ -343,7 +345,7 @@ fn another_machine_is_reached_at_the_doors_that_its_edge_opens() {
         return;
     }
     let Some(far) = Far::new() else { return };
-    let (settings, [_, _, _, lan_grafana, lan_prometheus], _guard) = settings(&far);
+    let (settings, [_, _, _, lan_grafana, lan_prometheus, _], _guard) = settings(&far);
     far.write("stack.toml", &settings.replace("[host]\n", "[host]\naddress = \"far\"\n"));
     let told = far.start("deploy").finish_within(WITH_A_BUILD).exits(0);
     let api = far.ports()[0];

@@ -1,10 +1,10 @@
 //! The gateway of a real stack: what it counts against what the engine did, keys by verb, and its alerts.
 
-use std::fs;
+use std::{env, fs, path::Path};
 
 use serde_json::{Value, json};
 
-use crate::stage::{Stage, lacks, system, until};
+use crate::stage::{Stage, is_lacking, lacks, system, until};
 
 const MODEL: &str = "qwen2.5-coder:32b-instruct-q8_0";
 
@@ -156,5 +156,43 @@ fn every_alert_fires_when_it_should_and_only_then() {
         for alert in rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")) {
             assert!(tests.contains(&format!("alertname=\"{alert}\"")), "{alert} has no test");
         }
+    }
+}
+
+/// What the real Python clients make of the stand-in, they make of it behind the gateway: streaming or not.
+#[test]
+fn the_python_clients_notice_no_gateway() {
+    let Some(python) = env::var_os("STACK_TESTS_PYTHON").filter(|python| !python.is_empty()) else {
+        is_lacking("python-clients");
+        return;
+    };
+    let stage = Stage::new();
+    let [api, engine, ..] = stage.ports() else { unreachable!() };
+    let clients = concat!(env!("CARGO_MANIFEST_DIR"), "/../sandbox/tests/clients");
+    let _engine = stage.start(&format!(
+        "host engine --listen 127.0.0.1:{engine} --models {} --keep-alive 5m --num-parallel 4 --max-loaded-models 3 --context-length \
+         32768 --max-queue 512 --seed qwen3:8b --seed nomic-embed-text --time-to-first-token-ms 1 --time-per-output-token-ms 1 --load-ms 1 \
+         --scenarios {clients}/scenarios.toml",
+        stage.path("models").display()
+    ));
+    let line = format!(
+        "host gateway --listen 127.0.0.1:{api} --upstream 127.0.0.1:{engine} --slots 12 --queue 512 --ask-for-usage"
+    );
+    let _gateway = stage.start(&line);
+    let url = format!("http://127.0.0.1:{api}");
+    let metrics = || reqwest::blocking::get(format!("{url}/metrics")).ok()?.text().ok();
+    until("the gateway sees the engine", || metrics().filter(|text| text.contains("\nollama_up 1\n")));
+    for client in ["ollama", "openai", "anthropic"] {
+        stage.start_program(Path::new(&python), &format!("{clients}/check.py {client} {url}")).finish().exits(0);
+    }
+    for endpoint in ["chat", "generate", "openai_chat", "anthropic_messages"] {
+        let counted =
+            format!("ollama_requests_total{{model=\"qwen3:8b\",endpoint=\"{endpoint}\",outcome=\"ok\",code=\"200\"}} ");
+        let text = metrics().unwrap();
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix(&counted))
+            .unwrap_or_else(|| panic!("{counted} is not in {text}"));
+        assert!(line.parse::<f64>().unwrap() > 0.0, "{counted}{line}");
     }
 }

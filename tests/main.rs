@@ -22,6 +22,7 @@ mod legacy;
 mod logs;
 mod mac;
 mod model;
+mod monitor;
 mod native;
 mod port;
 mod readme;

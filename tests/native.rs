@@ -62,7 +62,7 @@ impl<S> Deref for Native<S> {
 
 /// A Mac behind sshd that has our program already, since none can be built for it here. `None`: a part is lacking.
 pub(crate) fn mac() -> Option<Native<Far>> {
-    let parts = ["nginx", "prometheus", "promtool", "node_exporter", "python3"];
+    let parts = ["nginx", "prometheus", "promtool", "alertmanager", "amtool", "node_exporter", "python3"];
     if parts.into_iter().any(lacks) {
         return None;
     }
@@ -87,8 +87,10 @@ impl<S: Deref<Target = Stage>> Native<S> {
     /// `asset` is Ollama's file for the system, and `program` its program in there.
     fn new(stage: S, asset: &str, program: &str, host: &str) -> Self {
         let (more, guard) = take_ports();
-        let [_, gateway, grafana, lan_grafana, lan_prometheus] = more;
-        let [api, engine, prometheus, node_exporter] = *stage.ports() else { panic!("a stage has four ports") };
+        let [_, gateway, grafana, lan_grafana, lan_prometheus, _] = more;
+        let [api, engine, prometheus, node_exporter, alertmanager] = *stage.ports() else {
+            panic!("a stage has five ports")
+        };
         let root = stage.root().display().to_string();
         let mirror = stage.start_shell(&format!("mkdir -p mirror && exec python3 -u -c '{MIRROR}'"));
         let port = until("the mirror listens", || mirror.stdout().trim().parse::<u16>().ok());
@@ -97,7 +99,7 @@ impl<S: Deref<Target = Stage>> Native<S> {
             &format!(
                 "[host]\n{host}root = \"{root}\"\ngithub = \"http://127.0.0.1:{port}\"\n\n[engine]\nruntime = \"native\"\nversion = \
                  \"0.40.0\"\nkeep_alive = \"5m\"\n\n[ports]\napi = {api}\nengine = {engine}\ngateway = {gateway}\nprometheus = {prometheus}\ngrafana = \
-                 {grafana}\nnode_exporter = {node_exporter}\nlan_grafana = {lan_grafana}\nlan_prometheus = \
+                 {grafana}\nnode_exporter = {node_exporter}\nalertmanager = {alertmanager}\nlan_grafana = {lan_grafana}\nlan_prometheus = \
                  {lan_prometheus}\n\n[monitoring]\nretention = \"15d\"\nscrape_interval = \"1s\"\n"
             ),
         );
@@ -204,7 +206,7 @@ fn a_mac_serves_natively_and_root_is_asked_once() {
         assert!(first.stderr.contains(words), "no {words:?} in\n{}", first.stderr);
     }
     mac.is_settled();
-    for part in ["engine", "gateway", "edge", "prometheus", "grafana", "node-exporter"] {
+    for part in ["engine", "gateway", "edge", "prometheus", "alertmanager", "grafana", "node-exporter"] {
         assert_eq!(mac.part(part)["state"], "healthy", "{part}");
     }
     // `ollama list` on the host asks here.
@@ -353,7 +355,10 @@ fn models_that_are_there_are_used_and_other_engines_are_named() {
 
 /// A Linux host on which systemd is process 1, as far as its own programs tell; with none, a container.
 fn linux(systemd: bool) -> Option<Native<Box<Stage>>> {
-    if ["nginx", "prometheus", "promtool", "node_exporter", "python3", "zstd"].into_iter().any(lacks) {
+    if ["nginx", "prometheus", "promtool", "alertmanager", "amtool", "node_exporter", "python3", "zstd"]
+        .into_iter()
+        .any(lacks)
+    {
         return None;
     }
     let stage = Box::new(Stage::new());

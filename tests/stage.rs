@@ -33,7 +33,7 @@ const PATH: &str = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin
 
 /// Ports of stages: below those that the system hands out by itself, in blocks of one guard and one a component.
 const PORTS: std::ops::Range<u16> = 20_000..32_000;
-const BLOCK: u16 = 5;
+const BLOCK: u16 = 6;
 
 /// Looks until there is an answer; fails the test when its time is over.
 pub(crate) fn until<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
@@ -57,6 +57,7 @@ fn within<T>(patience: Duration, mut look: impl FnMut() -> Option<T>) -> Option<
 pub(crate) fn lacks(part: &str) -> bool {
     let names: &[&str] = match part {
         "node_exporter" => &["node_exporter", "prometheus-node-exporter"],
+        "alertmanager" => &["alertmanager", "prometheus-alertmanager"],
         _ => &[part],
     };
     let is_there = |folder: &str| names.iter().any(|name| Path::new(folder).join(name).exists());
@@ -325,12 +326,12 @@ impl Stage {
         }
         let (ports, guard) = take_ports();
         let stage = Stage { folder, program, ports, _guard: guard, mounts: Cell::new(0) };
-        let [_, api, engine, prometheus, node_exporter] = ports;
+        let [_, api, engine, prometheus, node_exporter, alertmanager] = ports;
         stage.write(
             "stack.toml",
             &format!(
                 "[host]\nroot = \"{}\"\n\n[engine]\nruntime = \"sandbox\"\n\n[ports]\napi = {api}\nengine = {engine}\n\
-                 prometheus = {prometheus}\nnode_exporter = {node_exporter}\n\n[monitoring]\nretention = \"15d\"\nscrape_interval = \"1s\"\n\n\
+                 prometheus = {prometheus}\nnode_exporter = {node_exporter}\nalertmanager = {alertmanager}\n\n[monitoring]\nretention = \"15d\"\nscrape_interval = \"1s\"\n\n\
                  [sandbox]\ntime_to_first_token = \"1ms\"\ntime_per_output_token = \"0ms\"\nload = \"0ms\"\n",
                 stage.root().display()
             ),
@@ -359,7 +360,7 @@ impl Stage {
         &self.program
     }
 
-    /// What the settings ask for: api, engine, prometheus, node_exporter.
+    /// What the settings ask for: api, engine, prometheus, node_exporter, alertmanager.
     pub(crate) fn ports(&self) -> &[u16] {
         &self.ports[1..]
     }

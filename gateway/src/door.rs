@@ -2,8 +2,7 @@
 //!
 //! Behind an edge every connection comes from it, so whom it speaks for stands at the end of `X-Forwarded-For`, where
 //! the edge writes it, whatever a client sent. A client that comes by another way could forge it: it is believed of the
-//! host's own loopback, where whoever could lie about it may come in anyway, and of everyone where
-//! [`crate::Options::behind_edge`] says that only the edge can connect, as in a Compose network.
+//! host's own loopback only, where the edge is, and where whoever could lie about it may come in anyway.
 //!
 //! Invariant: an address that may be forged is never taken for the host's own.
 
@@ -19,8 +18,6 @@ pub(crate) struct Door {
     pub(crate) keys: Option<Arc<Ring>>,
     /// The host's own clients need a key as well.
     pub(crate) keys_on_loopback: bool,
-    /// Nobody but the edge, or the host's own components, can connect.
-    pub(crate) behind_edge: bool,
 }
 
 /// Why somebody may not come in.
@@ -46,7 +43,7 @@ impl Door {
     /// The client's address, and whether it is the host's own.
     fn address(&self, headers: &HeaderMap, peer: IpAddr) -> (IpAddr, bool) {
         let peer = peer.to_canonical();
-        if !self.behind_edge && !peer.is_loopback() {
+        if !peer.is_loopback() {
             return (peer, false);
         }
         match headers.get_all("x-forwarded-for").iter().next_back() {
@@ -85,7 +82,7 @@ mod tests {
         let (ring, mut file) = (Ring::new(PathBuf::new()), KeyFile::default());
         let key = file.add("laptop", String::new()).unwrap().unwrap();
         ring.replace(file);
-        (Door { keys: Some(Arc::new(ring)), keys_on_loopback: false, behind_edge: false }, key)
+        (Door { keys: Some(Arc::new(ring)), keys_on_loopback: false }, key)
     }
 
     fn headers(given: &[(&'static str, &str)]) -> HeaderMap {
@@ -124,14 +121,6 @@ mod tests {
         assert_eq!(door.admit(&forged, ip("127.0.0.1")), Err(Refusal::NoKey));
         assert_eq!(door.admit(&headers(&[("x-forwarded-for", "nonsense")]), ip("::1")), Err(Refusal::NoKey));
         assert_eq!(door.admit(&headers(&[]), ip("::ffff:127.0.0.1")), Ok(Client::Address(ip("127.0.0.1"))));
-    }
-
-    #[test]
-    fn behind_an_edge_its_word_counts_wherever_it_stands() {
-        let (door, _) = door();
-        let door = Door { behind_edge: true, ..door };
-        assert_eq!(door.admit(&headers(&[("x-forwarded-for", "192.168.1.9")]), ip("172.18.0.4")), Err(Refusal::NoKey));
-        assert!(door.admit(&headers(&[]), ip("172.18.0.5")).is_ok());
     }
 
     #[test]

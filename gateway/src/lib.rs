@@ -52,8 +52,6 @@ pub struct Options {
     pub keys: Option<PathBuf>,
     /// The host's own clients need a key as well.
     pub keys_on_loopback: bool,
-    /// Only the edge and the stack's own components can connect, as in a Compose network.
-    pub behind_edge: bool,
     /// Requests that the engine is given at a time; 0: all of them, and nobody waits here.
     pub slots: usize,
     /// Requests that may wait, of which one client has at most half.
@@ -72,7 +70,6 @@ impl Options {
             upstream,
             keys: None,
             keys_on_loopback: false,
-            behind_edge: false,
             slots: 0,
             queue: 0,
             ask_for_usage: false,

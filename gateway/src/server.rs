@@ -112,7 +112,7 @@ fn proxy(options: &Options, background: &mut JoinSet<Infallible>) -> Proxy {
     let proxy = Proxy {
         upstream: Upstream::at(options.upstream),
         metrics,
-        door: Door { keys, keys_on_loopback: options.keys_on_loopback, behind_edge: options.behind_edge },
+        door: Door { keys, keys_on_loopback: options.keys_on_loopback },
         queue: (options.slots > 0).then(|| Queue::new(options.slots, options.queue)),
         wishes: Wishes { usage: options.ask_for_usage, no_truncation: options.refuse_truncation },
     };

@@ -9,6 +9,7 @@ pub mod bench;
 pub mod criteria;
 pub mod hardware;
 pub mod model;
+pub mod monitor;
 pub mod preflight;
 pub mod reboot;
 pub mod summary;

@@ -81,7 +81,7 @@ fn parts(host: &str, release: &Release, observed: &Observed) -> Vec<Part> {
         let stopped = observed.desired.stopped.contains(&service.component) || observed.desired.halted;
         let (state, detail) = match running {
             Some(running) if stopped && !running.runs() => (State::Stopped, Some("stopped by hand".to_owned())),
-            Some(running) => (running.state, running.detail.clone()),
+            Some(running) => (running.state, running.detail.clone().or_else(|| service.note.clone())),
             None if stopped => (State::Stopped, Some("stopped by hand".to_owned())),
             None if service.container().is_some() => (State::Stopped, Some(no_container(observed))),
             None if observed.supervisor.is_none() => (State::Stopped, Some("no supervisor runs".to_owned())),

@@ -26,6 +26,9 @@ pub struct Question {
     pub ports: BTreeMap<Component, u16>,
     /// Where are these programs? Each list holds the names that one program goes by.
     pub programs: BTreeSet<Vec<String>>,
+    /// Which of them are to tell their version?
+    #[serde(default)]
+    pub versions: BTreeSet<String>,
     /// Whether the current release's files are to be sent along, for a diff.
     pub contents: bool,
     /// Ports that are to be had as they are, or not at all.
@@ -85,6 +88,9 @@ pub struct Observed {
     pub ports: BTreeMap<Component, PortFact>,
     /// Answers by the program's first name; `None`: not found.
     pub programs: BTreeMap<String, Option<PathBuf>>,
+    /// Answers by the program's first name, as `2.42.0`.
+    #[serde(default)]
+    pub versions: BTreeMap<String, String>,
     /// Of the ports that are to be had as they are: who has those that cannot be had.
     pub taken: BTreeMap<u16, String>,
     /// Docker, if it was asked about or the current release needs it.

@@ -399,6 +399,10 @@ fn check(release: &Release, observed: &Observed) -> Vec<Step> {
                     env: [].into(),
                 }
             }
+            (None, Component::Alertmanager) => {
+                let config = staged.join("alertmanager/alertmanager.yml").display().to_string();
+                Command { program: program("amtool")?, args: vec!["check-config".into(), config], env: [].into() }
+            }
             (None, _) => return None,
         };
         Some(Step::Check { component, command })

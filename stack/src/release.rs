@@ -122,6 +122,9 @@ pub struct Service {
     pub secrets: BTreeMap<String, String>,
     /// How long it may take to stop, in seconds, before it is killed.
     pub stop_grace_s: u64,
+    /// What a person should know of it although it is healthy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
 }
 
 /// How a component is started, and so by whom.

@@ -50,6 +50,7 @@ fn bare() -> Observed {
             .map(|(it, wanted)| (it, free(wanted)))
             .collect(),
         programs: programs.iter().map(|name| (name.to_string(), Some(format!("/usr/bin/{name}").into()))).collect(),
+        versions: [].into(),
         contents: Contents::new(),
         account: Account { ids: "1000:1000".into(), home: PathBuf::from("/home/me") },
         ipv6: true,
@@ -104,7 +105,8 @@ fn deployed() -> Observed {
     after(&plan, &bare())
 }
 
-/// The plan's words, with content hashes by the order in which they appear: they are not what is claimed here.
+/// The plan's words, with content hashes by the order in which they appear, and without how much our files are: neither is
+/// what is claimed here.
 fn words(wanted: &Wanted, observed: &Observed) -> String {
     let (plan, _) = plan(wanted, observed).unwrap();
     number(&plan, observed)
@@ -116,7 +118,11 @@ fn number(plan: &Plan, observed: &Observed) -> String {
     for (number, id) in known.enumerate() {
         text = text.replace(id.as_str(), &format!("R{number}"));
     }
-    text
+    let without_size = |line: &str| match line.split_once("stage release ").and_then(|(_, rest)| rest.split_once(':')) {
+        Some((_, size)) => line.trim_end_matches(size).trim_end_matches(':').to_owned() + "\n",
+        None => format!("{line}\n"),
+    };
+    text.lines().map(without_size).collect()
 }
 
 fn one_more_rule(mut wanted: Wanted) -> Wanted {
@@ -128,7 +134,7 @@ fn one_more_rule(mut wanted: Wanted) -> Wanted {
 fn a_bare_host_gets_everything() {
     insta::assert_snapshot!(words(&wanted(), &bare()), @r"
      1. install program program-1
-     2. stage release R0: 6 files, 7943 bytes
+     2. stage release R0
      3. check prometheus: /usr/bin/promtool check config /home/me/.sandbox/releases/R0/prometheus/prometheus.yml
      4. switch to release R0
      5. supervise (no supervisor runs)
@@ -148,7 +154,7 @@ fn a_host_as_declared_gets_nothing() {
 #[test]
 fn a_changed_file_reloads_the_one_that_reads_it() {
     insta::assert_snapshot!(words(&one_more_rule(wanted()), &deployed()), @r"
-    1. stage release R1: 8 files, 7965 bytes
+    1. stage release R1
     2. check prometheus: /usr/bin/promtool check config /home/me/.sandbox/releases/R1/prometheus/prometheus.yml
     3. switch from release R0 to R1
     4. reload prometheus (its files changed)
@@ -161,7 +167,7 @@ fn a_changed_setting_restarts_the_one_that_it_is_for() {
     let mut wanted = wanted();
     wanted.settings.engine.num_parallel = 4;
     insta::assert_snapshot!(words(&wanted, &deployed()), @r"
-    1. stage release R1: 6 files, 7943 bytes
+    1. stage release R1
     2. check prometheus: /usr/bin/promtool check config /home/me/.sandbox/releases/R1/prometheus/prometheus.yml
     3. switch from release R0 to R1
     4. restart engine (its program, arguments or files changed)
@@ -176,7 +182,7 @@ fn a_new_program_replaces_the_supervisor_and_what_is_ours() {
     wanted.program = "program-2".into();
     insta::assert_snapshot!(words(&wanted, &deployed()), @r"
     1. install program program-2
-    2. stage release R1: 6 files, 7943 bytes
+    2. stage release R1
     3. check prometheus: /usr/bin/promtool check config /home/me/.sandbox/releases/R1/prometheus/prometheus.yml
     4. switch from release R0 to R1
     5. supervise (the program changed)
@@ -240,7 +246,7 @@ fn a_damaged_release_is_staged_again() {
     let mut observed = deployed();
     observed.damaged = vec!["prometheus/prometheus.yml".into()];
     insta::assert_snapshot!(words(&wanted(), &observed), @r"
-    1. stage release R0: 6 files, 7943 bytes
+    1. stage release R0
     2. check prometheus: /usr/bin/promtool check config /home/me/.sandbox/releases/R0/prometheus/prometheus.yml
     ");
 }
@@ -273,10 +279,32 @@ fn a_program_that_is_missing_is_named_with_what_brings_it() {
     let mut observed = deployed();
     observed.programs.insert("prometheus".into(), None);
     insta::assert_snapshot!(words(&wanted(), &observed), @r"
-    1. stage release R1: 6 files, 7914 bytes
+    1. stage release R1
     2. switch from release R0 to R1
     3. stop prometheus (the release does without it)
     4. wait until healthy: engine, gateway, node-exporter (at most 60 s)
+    ");
+}
+
+#[test]
+fn who_is_told_of_alerts_is_checked_and_read_again() {
+    let mut observed = bare();
+    for name in ["alertmanager", "amtool"] {
+        observed.programs.insert(name.into(), Some(format!("/usr/bin/{name}").into()));
+    }
+    let (first, _) = plan(&wanted(), &observed).unwrap();
+    let note = first.release.service(Component::Alertmanager).unwrap().note.clone();
+    assert!(note.is_some_and(|note| note.contains("tells nobody")));
+    let observed = after(&first, &observed);
+    let mut wanted = wanted();
+    wanted.settings.alerts.webhook = Some("http://127.0.0.1:1/".into());
+    insta::assert_snapshot!(words(&wanted, &observed), @r"
+    1. stage release R1
+    2. check prometheus: /usr/bin/promtool check config /home/me/.sandbox/releases/R1/prometheus/prometheus.yml
+    3. check alertmanager: /usr/bin/amtool check-config /home/me/.sandbox/releases/R1/alertmanager/alertmanager.yml
+    4. switch from release R0 to R1
+    5. reload alertmanager (its files changed)
+    6. wait until healthy: engine, gateway, prometheus, alertmanager, node-exporter (at most 60 s)
     ");
 }
 
@@ -330,7 +358,18 @@ fn mac() -> (Wanted, Observed) {
     let mut wanted = wanted();
     wanted.settings = Settings::default();
     wanted.source.insert("stack.toml".into(), String::new());
-    let programs = ["brew", "curl", "grafana", "nginx", "node_exporter", "prometheus", "promtool", "tar"];
+    let programs = [
+        "alertmanager",
+        "amtool",
+        "brew",
+        "curl",
+        "grafana",
+        "nginx",
+        "node_exporter",
+        "prometheus",
+        "promtool",
+        "tar",
+    ];
     let native = Native { init: Some(Init::Launchd), user: "me".into(), ..Native::default() };
     let observed = Observed {
         system: "Darwin".into(),
@@ -377,17 +416,19 @@ fn a_bare_mac_gets_an_engine_and_a_service_of_the_systems() {
      1. install program program-1
      3. check edge: /opt/homebrew/bin/nginx -e stderr -p ROOT/state/run/ -c ROOT/releases/R0/nginx/nginx.conf -q -t
      4. check prometheus: /opt/homebrew/bin/promtool check config ROOT/releases/R0/prometheus/prometheus.yml
-     5. fetch engine 0.32.15 from https://github.com/ollama/ollama/releases/download/v0.32.15/ollama-darwin.tgz (9ab0ac474794)
-     6. switch to release R0
-     7. have the system run service SERVICE, as root: install -o root -g wheel -m 0644 ROOT/releases/R0/service/SERVICE.plist /Library/LaunchDaemons/SERVICE.plist; launchctl enable system/SERVICE; launchctl bootstrap system /Library/LaunchDaemons/SERVICE.plist; launchctl kickstart system/SERVICE
-     8. supervise (no supervisor runs)
-     9. start engine (it does not run)
-    10. start gateway (it does not run)
-    11. start edge (it does not run)
-    12. start prometheus (it does not run)
-    13. start grafana (it does not run)
-    14. start node-exporter (it does not run)
-    15. wait until healthy: engine, gateway, edge, prometheus, grafana, node-exporter (at most 180 s)
+     5. check alertmanager: /opt/homebrew/bin/amtool check-config ROOT/releases/R0/alertmanager/alertmanager.yml
+     6. fetch engine 0.32.15 from https://github.com/ollama/ollama/releases/download/v0.32.15/ollama-darwin.tgz (9ab0ac474794)
+     7. switch to release R0
+     8. have the system run service SERVICE, as root: install -o root -g wheel -m 0644 ROOT/releases/R0/service/SERVICE.plist /Library/LaunchDaemons/SERVICE.plist; launchctl enable system/SERVICE; launchctl bootstrap system /Library/LaunchDaemons/SERVICE.plist; launchctl kickstart system/SERVICE
+     9. supervise (no supervisor runs)
+    10. start engine (it does not run)
+    11. start gateway (it does not run)
+    12. start edge (it does not run)
+    13. start prometheus (it does not run)
+    14. start alertmanager (it does not run)
+    15. start grafana (it does not run)
+    16. start node-exporter (it does not run)
+    17. wait until healthy: engine, gateway, edge, prometheus, alertmanager, grafana, node-exporter (at most 180 s)
     ");
 }
 
@@ -401,10 +442,11 @@ fn a_mac_as_declared_gets_nothing_and_another_engine_needs_no_root() {
     insta::assert_snapshot!(shortly(&plan, &observed), @r"
     2. check edge: /opt/homebrew/bin/nginx -e stderr -p ROOT/state/run/ -c ROOT/releases/R1/nginx/nginx.conf -q -t
     3. check prometheus: /opt/homebrew/bin/promtool check config ROOT/releases/R1/prometheus/prometheus.yml
-    4. fetch engine 0.33.0 from https://github.com/ollama/ollama/releases/download/v0.33.0/ollama-darwin.tgz (the release's own sha256sum.txt)
-    5. switch from release R0 to R1
-    6. restart engine (its program, arguments or files changed)
-    7. wait until healthy: engine, gateway, edge, prometheus, grafana, node-exporter (at most 180 s)
+    4. check alertmanager: /opt/homebrew/bin/amtool check-config ROOT/releases/R1/alertmanager/alertmanager.yml
+    5. fetch engine 0.33.0 from https://github.com/ollama/ollama/releases/download/v0.33.0/ollama-darwin.tgz (the release's own sha256sum.txt)
+    6. switch from release R0 to R1
+    7. restart engine (its program, arguments or files changed)
+    8. wait until healthy: engine, gateway, edge, prometheus, alertmanager, grafana, node-exporter (at most 180 s)
     ");
     // It is kept for the way back, and swept with the last release that runs it.
     let mut observed = after(&plan, &observed);

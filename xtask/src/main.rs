@@ -14,6 +14,7 @@ mod job;
 mod key;
 mod logs;
 mod model;
+mod monitor;
 mod preflight;
 mod program;
 mod progress;
@@ -48,6 +49,8 @@ fn main() -> ExitCode {
         Verb::Restart(args) => control::run(settings, Action::Restart, &args),
         Verb::Rollback(args) => deploy::roll_back(settings, &args),
         Verb::Verify(args) => verify::run(settings, &args),
+        Verb::Monitor(verb) => monitor::run(settings, verb),
+        Verb::Perf(args) => monitor::perf(settings, &args),
         Verb::Bench(args) => bench::run(settings, *args),
         Verb::Backup(args) => backup::run(settings, args),
         Verb::Uninstall(args) => uninstall::run(settings, &args),

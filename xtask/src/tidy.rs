@@ -151,6 +151,41 @@ fn commands_in_the_docs_exist() {
     assert!(seen >= 8, "the docs show only {seen} commands: is this test looking at them?");
 }
 
+/// A rule about a metric that nobody exports never fires, and a panel stays empty. Those of the gateway are tested there,
+/// against what it really exports.
+#[test]
+fn every_metric_that_a_rule_or_a_dashboard_names_is_exported() {
+    let exported: BTreeSet<String> = files(".txt")
+        .into_iter()
+        .filter(|(path, _)| path.starts_with("tests/fixtures/metrics/"))
+        .flat_map(|(_, text)| {
+            text.lines().filter_map(|line| Some(line.split_once(' ')?.0.to_owned())).collect::<Vec<_>>()
+        })
+        .collect();
+    // What our own code writes for the textfile collector.
+    let sources = files(".rs");
+    let written = |name: &str| {
+        let places = ["stack/src/backup.rs", "stack/src/supervise/mac.rs", "ops/src/monitor/alert.rs"];
+        places.iter().any(|place| sources[*place].contains(&format!("\"{name}\"")))
+    };
+    let (mut seen, rules, dashboards) = (0, files(".yml"), files(".json"));
+    for (path, text) in rules.iter().chain(&dashboards) {
+        if !path.starts_with("config/prometheus/rules/") && !path.starts_with("config/grafana/dashboards/") {
+            continue;
+        }
+        for name in text.split(|it: char| !it.is_ascii_alphanumeric() && it != '_') {
+            let of = |kind: &&str| name.starts_with(*kind) && name.len() > kind.len() + 3;
+            if ["node_", "macmon_", "llm_", "prometheus_", "alertmanager_"].iter().any(of) {
+                let base = ["_bucket", "_sum", "_count"].iter().find_map(|end| name.strip_suffix(end)).unwrap_or(name);
+                let is_exported = exported.contains(name) || exported.contains(base) || written(name);
+                assert!(is_exported, "{path}: nobody exports {name}");
+                seen += 1;
+            }
+        }
+    }
+    assert!(seen >= 40, "the rules and dashboards name only {seen} metrics: is this test looking at them?");
+}
+
 /// What stands behind `cargo xtask` in code, up to where a shell would end the command. The words of the shell's own
 /// (`[COMPONENT]`, `…`) are not for this program to understand: such lines are passed over.
 fn commands(text: &str) -> Vec<String> {

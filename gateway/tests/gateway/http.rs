@@ -2,6 +2,7 @@
 
 use http_body_util::BodyExt;
 use hyper::{Method, Request, Response, StatusCode, body::Incoming, header::CONTENT_TYPE};
+use tokio::io::AsyncWriteExt;
 
 use crate::support::{ANYWHERE, AnyBody, Engine, Gateway, Raw, chunks, text, whole};
 
@@ -180,4 +181,74 @@ fn a_taken_address_is_named_with_the_systems_reason() {
     let reason = std::error::Error::source(&error).unwrap().to_string();
     assert!(reason.to_lowercase().contains("in use"), "{reason}");
     assert!(error.hint().unwrap().contains(&format!(":{} ", listen.port())));
+}
+
+#[tokio::test]
+async fn a_head_that_is_too_long_is_refused_and_the_next_client_served() {
+    const LIMIT: usize = 64 << 10;
+    let engine = echo().await;
+    let gateway = Gateway::before(&engine).await;
+    // It goes on, but as much as the gateway takes of a head has come.
+    let begun = "GET / HTTP/1.1\r\nHost: x\r\nx-a: ";
+    let long = format!("{begun}{}", "a".repeat(LIMIT - begun.len()));
+    let many = format!("GET / HTTP/1.1\r\nHost: x\r\n{}\r\n", "x-a: a\r\n".repeat(120));
+    for head in [long, many] {
+        let mut client = Raw::connect(&gateway).await;
+        client.write(head).await;
+        let said = client.read_to_end().await;
+        assert!(said.starts_with("HTTP/1.1 431 "), "{said}");
+    }
+    assert_eq!(gateway.get("/api/version").await.0, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_body_that_is_too_long_is_refused_in_the_shape_of_the_api_unless_it_is_a_blob() {
+    const TOO_LONG: usize = (256 << 20) + 1;
+    let engine = echo().await;
+    let gateway = Gateway::before(&engine).await;
+    for (path, start) in
+        [("/api/chat", "{\"error\":\"the request is longer than 256 MiB\""), ("/v1/chat/completions", "{\"error\":{")]
+    {
+        let mut client = Raw::connect(&gateway).await;
+        // It is said before any of it is sent.
+        client.write(format!("POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: {TOO_LONG}\r\n\r\n")).await;
+        let said = client.read_until("}").await;
+        assert!(said.starts_with("HTTP/1.1 413 ") && said.contains(start), "{said}");
+    }
+    gateway
+        .counts(&[
+            "{model=\"other\",endpoint=\"chat\",outcome=\"error\",code=\"413\"} 1",
+            "{model=\"other\",endpoint=\"openai_chat\",outcome=\"error\",code=\"413\"} 1",
+        ])
+        .await;
+    let mut client = Raw::connect(&gateway).await;
+    client
+        .write(format!(
+            "POST /api/blobs/sha256:0 HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: {TOO_LONG}\r\n\r\n"
+        ))
+        .await;
+    assert_eq!(client.read_until("\r\n\r\n").await, "HTTP/1.1 100 Continue\r\n\r\n");
+}
+
+#[tokio::test]
+async fn a_body_of_unknown_length_is_cut_off_where_it_is_too_long() {
+    // It reads on and on, and answers nothing.
+    let engine = Engine::start(|request: Request<Incoming>| async {
+        let mut body = request.into_body();
+        while let Some(Ok(_)) = body.frame().await {}
+        std::future::pending().await
+    })
+    .await;
+    let gateway = Gateway::before(&engine).await;
+    let mut client = Raw::connect(&gateway).await;
+    client.write("POST /api/generate HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n").await;
+    let chunk = [b"100000\r\n".to_vec(), vec![b' '; 1 << 20], b"\r\n".to_vec()].concat();
+    for _ in 0..257 {
+        // Once it is refused nobody has to read the rest.
+        if client.stream.write_all(&chunk).await.is_err() {
+            break;
+        }
+    }
+    let said = client.read_until("}").await;
+    assert!(said.starts_with("HTTP/1.1 413 "), "{said}");
 }

@@ -6,7 +6,7 @@ use http_body_util::BodyExt;
 use hyper::{Request, Response, StatusCode, body::Incoming};
 use tokio::task::JoinSet;
 
-use crate::support::{Engine, Gateway, ndjson, until, whole};
+use crate::support::{Engine, Gateway, Raw, ndjson, until, whole};
 
 /// An engine that gives what the request's body begs for: a status, or an error inside a stream.
 async fn obedient() -> Engine {
@@ -29,29 +29,35 @@ async fn obedient() -> Engine {
 }
 
 #[tokio::test]
-async fn a_share_of_failures_is_counted_exactly() {
-    const ROUNDS: usize = 25;
+async fn one_in_a_hundred_of_ten_thousand_is_counted_exactly() {
+    const CLIENTS: usize = 20;
+    const ROUNDS: usize = 500;
     let engine = obedient().await;
     let gateway = Arc::new(Gateway::before(&engine).await);
     let mut clients = JoinSet::new();
-    for _ in 0..8 {
+    for _ in 0..CLIENTS {
         let gateway = Arc::clone(&gateway);
         clients.spawn(async move {
+            // Request after request on one connection, as the edge and agents ask.
+            let mut client = Raw::connect(&gateway).await;
             for round in 0..ROUNDS {
-                let wish = if round % 5 == 0 { "404" } else { "" };
-                gateway.post("/api/generate", &format!("{{\"prompt\":\"{wish}\",\"model\":\"m:1\"}}")).await;
+                let (wish, end) = if round % 100 == 0 { ("404", "asked\"}") } else { ("", "\"done\":true}\n") };
+                let body = format!("{{\"prompt\":\"{wish}\",\"model\":\"m:1\"}}");
+                let head = format!("POST /api/generate HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n", body.len());
+                client.write(head + &body).await;
+                client.read_until(end).await;
             }
         });
     }
     clients.join_all().await;
     gateway
         .counts(&[
-            "{model=\"m:1\",endpoint=\"generate\",outcome=\"error\",code=\"404\"} 40",
-            "{model=\"m:1\",endpoint=\"generate\",outcome=\"ok\",code=\"200\"} 160",
+            "{model=\"m:1\",endpoint=\"generate\",outcome=\"error\",code=\"404\"} 100",
+            "{model=\"m:1\",endpoint=\"generate\",outcome=\"ok\",code=\"200\"} 9900",
         ])
         .await;
     let labels = "{model=\"m:1\",endpoint=\"generate\",outcome=\"ok\"}";
-    assert_eq!(gateway.value(&format!("ollama_request_duration_seconds_count{labels}")).await, Some(160.0));
+    assert_eq!(gateway.value(&format!("ollama_request_duration_seconds_count{labels}")).await, Some(9900.0));
 }
 
 #[tokio::test]

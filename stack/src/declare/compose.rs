@@ -104,11 +104,11 @@ mod tests {
             (
                 "STACK_NETWORK",
                 "service:nginx",
-                vec!["ollama", "gateway", "prometheus", "grafana", "node-exporter", "nginx"],
+                vec!["ollama", "gateway", "prometheus", "alertmanager", "grafana", "node-exporter", "nginx"],
             ),
         ] {
             let after = values(&[(variable, value)]);
-            let services = ["ollama", "gateway", "nginx", "prometheus", "grafana", "node-exporter"];
+            let services = ["ollama", "gateway", "nginx", "prometheus", "alertmanager", "grafana", "node-exporter"];
             for service in services {
                 let differs = FILES.definition(service, &before) != FILES.definition(service, &after);
                 assert_eq!(differs, changed.contains(&service), "{variable} and {service}");
@@ -125,7 +125,7 @@ mod tests {
             assert!(!line.contains("latest") && !line.contains("ports:"), "{line}");
         }
         let images: Vec<&str> = COMPOSE.lines().filter_map(|line| line.strip_prefix("    image: ")).collect();
-        assert_eq!(images.len(), 6);
+        assert_eq!(images.len(), 7);
         assert!(images.iter().all(|image| fill(image, &values(&[])).contains(':')), "{images:?}");
         assert_eq!((MAC.matches("ports:").count(), MAC.matches("  nginx:").count()), (1, 1));
         assert_eq!(default_of("STACK_ENGINE_IMAGE").split(':').next(), Some("ollama/ollama"));

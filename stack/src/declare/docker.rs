@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    Host, Made,
+    Host, Made, alertmanager,
     compose::{self, Files, Values},
     engine,
     grafana::{self, PASSWORD},
@@ -27,14 +27,18 @@ use crate::{
 const OLDEST_ENGINE: (u32, u32) = (20, 10);
 
 /// Components by their name in `compose.yaml`, which is the guide's, and what their variables begin with.
-const SERVICES: [(Component, &str, &str); 6] = [
+const SERVICES: [(Component, &str, &str); 7] = [
     (Component::Engine, "ollama", "STACK_ENGINE"),
     (Component::Gateway, "gateway", "STACK_GATEWAY"),
     (Component::Edge, "nginx", "STACK_EDGE"),
     (Component::Prometheus, "prometheus", "STACK_PROMETHEUS"),
+    (Component::Alertmanager, "alertmanager", "STACK_ALERTMANAGER"),
     (Component::Grafana, "grafana", "STACK_GRAFANA"),
     (Component::NodeExporter, "node-exporter", "STACK_NODE_EXPORTER"),
 ];
+
+/// Where the container of Alertmanager sees the host's secrets.
+const SEEN_SECRETS: &str = "/run/stack-secrets";
 
 /// What the edge lets be reached at which port of the LAN. Clients have written these down: they are had as they are, or
 /// not at all.
@@ -100,17 +104,18 @@ pub(super) fn make(host: &Host<'_>) -> Result<Made, Failure> {
                 folders: match component {
                     Component::Engine => vec![models(host)],
                     Component::NodeExporter => vec![host.root.textfile()],
+                    Component::Alertmanager => vec![host.root.data().join("alertmanager")],
                     _ => Vec::new(),
                 },
             };
             service(host, component, container, mac)
         })
         .collect();
-    let mut absent = vec![left_out(Component::Alertmanager, "comes with alerts, in a later version")];
+    let mut absent = Vec::new();
     if mac {
         absent.push(left_out(Component::NodeExporter, "in a container on a Mac it would measure Docker's own machine"));
     }
-    let mut contents = told_files(host, &mut services);
+    let mut contents = told_files(host, &mut services, &images);
     contents.extend(grafana::files(host.settings, host.port(Component::Prometheus)));
     contents.extend(files.place(with_fingerprints(host, values, &services, &contents)));
     Ok(Made { services, absent, contents, notes, first, doors: doors(host.settings), engine: None, init: None })
@@ -251,6 +256,7 @@ fn values(host: &Host<'_>, ids: &BTreeMap<Component, String>, mac: bool) -> Resu
     set("STACK_CONFIG", root.live().display().to_string());
     set("STACK_TEXTFILE", root.textfile().display().to_string());
     set("STACK_SECRETS", root.secrets().display().to_string());
+    set("STACK_ALERTMANAGER_DATA", root.data().join("alertmanager").display().to_string());
     set("STACK_MEMORY_LIMIT", format!("{}b", engine.memory_limit_bytes));
     set("STACK_MEMORY_RESERVATION", format!("{}b", engine.memory_reservation_bytes));
     set("STACK_RETENTION", format!("{}s", settings.monitoring.retention.as_secs()));
@@ -280,7 +286,8 @@ fn service(host: &Host<'_>, component: Component, container: Container, mac: boo
         Component::Edge => (nginx::CONFIG_PATH, ports.api),
         Component::Prometheus => ("/-/ready", ports.lan_prometheus),
         Component::Grafana => ("/api/health", ports.lan_grafana),
-        Component::Alertmanager | Component::NodeExporter => ("/", 0),
+        Component::Alertmanager => ("/-/ready", 0),
+        Component::NodeExporter => ("/", 0),
     };
     let mut service = host.service(component, Launch::Container(container), ready_path);
     // What listens inside of a Mac's Docker is reached through the edge only.
@@ -290,6 +297,7 @@ fn service(host: &Host<'_>, component: Component, container: Container, mac: boo
     service.reads = match component {
         Component::Edge => vec!["nginx/".to_owned()],
         Component::Prometheus => vec!["prometheus/".to_owned()],
+        Component::Alertmanager => vec!["alertmanager/".to_owned()],
         Component::Grafana => vec!["grafana/provisioning/".to_owned()],
         _ => Vec::new(),
     };
@@ -299,31 +307,45 @@ fn service(host: &Host<'_>, component: Component, container: Container, mac: boo
     service.config_path = match component {
         Component::Edge => Some(nginx::CONFIG_PATH.to_owned()),
         Component::Prometheus => Some(prometheus::CONFIG_PATH.to_owned()),
+        Component::Alertmanager => Some(alertmanager::CONFIG_PATH.to_owned()),
         _ => None,
     };
     service
 }
 
 /// The files of those that tell which ones are in force.
-fn told_files(host: &Host<'_>, services: &mut [Service]) -> Contents {
+fn told_files(host: &Host<'_>, services: &mut [Service], images: &BTreeMap<Component, String>) -> Contents {
     let doors = Doors {
         api: (host.settings.ports.api, host.port(Component::Gateway)),
         grafana: (host.settings.ports.lan_grafana, host.port(Component::Grafana)),
         prometheus: (host.settings.ports.lan_prometheus, host.port(Component::Prometheus)),
         ipv6: host.observed.ipv6,
     };
-    // Prometheus scrapes where the components listen, which on a Mac is not where they are reached.
+    // Prometheus scrapes where the components listen, which on a Mac is not where they are reached. The edge has one place.
+    let inside = |service: &Service| match service.component {
+        Component::Edge => service.listen,
+        component => host.listen(component),
+    };
     let targets: Vec<Service> =
-        services.iter().map(|service| Service { listen: host.listen(service.component), ..service.clone() }).collect();
+        services.iter().map(|service| Service { listen: inside(service), ..service.clone() }).collect();
+    let version = images.get(&Component::Prometheus).and_then(|image| prometheus::version_of(image));
     let (mut contents, edge) = host.told("nginx/", |name| nginx::files(&host.settings.edge.allow, &doors, name));
-    let (files, prometheus) = host.told("prometheus/", |name| prometheus::files(host.settings, &targets, name));
+    let (files, prometheus) =
+        host.told("prometheus/", |name| prometheus::files(host.settings, &targets, version, name));
+    contents.extend(files);
+    let (files, alertmanager, note) = host.told_of_alerts(Path::new(SEEN_SECRETS), |ways| {
+        let (files, name) = host.told("alertmanager/", |name| alertmanager::files(ways, name));
+        (files, name, ways.note())
+    });
     contents.extend(files);
     for service in services {
         service.config = match service.component {
             Component::Edge => Some(edge.clone()),
             Component::Prometheus => Some(prometheus.clone()),
+            Component::Alertmanager => Some(alertmanager.clone()),
             _ => None,
         };
+        service.note = note.clone().filter(|_| service.component == Component::Alertmanager);
     }
     contents
 }
@@ -352,6 +374,12 @@ pub(crate) fn check(docker: &Path, folder: &Path, service: &Service) -> Option<C
             "prometheus",
             "/etc/prometheus/stack",
             &["check", "config", "/etc/prometheus/stack/prometheus.yml"],
+        ),
+        Component::Alertmanager => (
+            "amtool",
+            "alertmanager",
+            "/etc/alertmanager/stack",
+            &["check-config", "/etc/alertmanager/stack/alertmanager.yml"],
         ),
         _ => return None,
     };

@@ -1,9 +1,17 @@
-//! Grafana's provisioning: where the samples are, and where the dashboards.
+//! Grafana's provisioning: where the samples are, and the dashboards.
 
 use crate::{release::Contents, settings::Settings};
 
 const DATA_SOURCE: &str = include_str!("../../../config/grafana/provisioning/datasources/stack.yaml");
 const PROVIDER: &str = include_str!("../../../config/grafana/provisioning/dashboards/stack.yaml");
+
+/// Dashboards, by file.
+const DASHBOARDS: [(&str, &str); 4] = [
+    ("overview", include_str!("../../../config/grafana/dashboards/overview.json")),
+    ("models", include_str!("../../../config/grafana/dashboards/models.json")),
+    ("host", include_str!("../../../config/grafana/dashboards/host.json")),
+    ("backups", include_str!("../../../config/grafana/dashboards/backups.json")),
+];
 
 /// The secret that Grafana's `admin` logs in with at first.
 pub(crate) const PASSWORD: &str = "grafana-admin-password";
@@ -14,12 +22,12 @@ pub(super) fn files(settings: &Settings, prometheus_port: u16) -> Contents {
     let source = DATA_SOURCE
         .replace("127.0.0.1:19090", &format!("127.0.0.1:{prometheus_port}"))
         .replace("timeInterval: 5s", &format!("timeInterval: {interval}s"));
+    let dashboards = DASHBOARDS.map(|(name, model)| (format!("grafana/dashboards/{name}.json"), model.to_owned()));
     [
-        ("grafana/provisioning/datasources/stack.yaml", source),
-        ("grafana/provisioning/dashboards/stack.yaml", PROVIDER.to_owned()),
-        // The provider complains of a folder that is not there.
-        ("grafana/dashboards/README", "Dashboards that come with the stack; yours are in local/.\n".to_owned()),
+        ("grafana/provisioning/datasources/stack.yaml".to_owned(), source),
+        ("grafana/provisioning/dashboards/stack.yaml".to_owned(), PROVIDER.to_owned()),
     ]
-    .map(|(path, text)| (path.to_owned(), text))
-    .into()
+    .into_iter()
+    .chain(dashboards)
+    .collect()
 }

@@ -3,6 +3,7 @@
 //! Invariant: pure, and the only place that knows how a component is started. A runtime is a file, and what runtimes share
 //! is another: the files of nginx, Prometheus and Grafana are the same whoever starts these.
 
+mod alertmanager;
 mod compose;
 pub(crate) mod docker;
 mod engine;
@@ -17,9 +18,10 @@ pub(crate) mod service;
 use std::{
     collections::BTreeMap,
     net::{Ipv4Addr, SocketAddr},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
+use self::alertmanager::Ways;
 use crate::{
     addition,
     component::{Component, Runtime},
@@ -41,12 +43,14 @@ pub(crate) fn told(text: &str) -> Option<String> {
 }
 
 /// Programs that a release uses if the host has them; the first name is how facts are keyed.
-const PROGRAMS: [&[&str]; 8] = [
+const PROGRAMS: [&[&str]; 10] = [
     &["apt-get"],
     &["curl"],
     &["docker"],
     &["prometheus"],
     &["promtool"],
+    &["alertmanager", "prometheus-alertmanager"],
+    &["amtool"],
     &["node_exporter", "prometheus-node-exporter"],
     &["nvidia-smi"],
     &["nvidia-ctk"],
@@ -86,6 +90,10 @@ pub fn question(settings: &Settings, program: &str) -> Question {
     Question {
         ports: wanted_ports(settings).into_iter().collect(),
         programs: programs.map(|names| names.iter().map(|name| (*name).to_owned()).collect()).collect(),
+        versions: (!matches!(settings.engine.runtime, RuntimeChoice::Fixed(Runtime::Docker)))
+            .then(|| "prometheus".to_owned())
+            .into_iter()
+            .collect(),
         native,
         contents: false,
         facts: None,
@@ -166,6 +174,7 @@ fn wanted_ports(settings: &Settings) -> Vec<(Component, u16)> {
         (Component::Engine, ports.engine),
         (Component::Prometheus, ports.prometheus),
         (Component::NodeExporter, ports.node_exporter),
+        (Component::Alertmanager, ports.alertmanager),
     ];
     if is_sandbox(settings) {
         // There is no edge: the gateway itself stands where clients look for Ollama.
@@ -222,6 +231,7 @@ impl Host<'_> {
             config: None,
             secrets: BTreeMap::new(),
             stop_grace_s: 15,
+            note: None,
         }
     }
 
@@ -252,6 +262,11 @@ impl Host<'_> {
 
     fn program(&self, name: &str) -> Option<PathBuf> {
         self.observed.programs.get(name).cloned().flatten()
+    }
+
+    /// The ways in which people are told of alerts; `secrets` is where Alertmanager sees those of the host.
+    fn told_of_alerts<T>(&self, secrets: &Path, make: impl FnOnce(&Ways<'_>) -> T) -> T {
+        make(&Ways::new(&self.settings.alerts, secrets, &|name| self.observed.secrets.contains_key(name)))
     }
 
     /// The files of a component that tells which ones are in force, and the name by which they are told: `write` gives them

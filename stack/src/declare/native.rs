@@ -6,11 +6,11 @@
 use std::path::{Path, PathBuf};
 
 use super::{
-    Host, Made, compose,
+    Host, Made, alertmanager, compose,
     docker::{SECRETS, doors, free, missing_secrets},
     engine, grafana,
     nginx::{self, Doors},
-    sandbox::{gateway, missing, node_exporter, program_alone, prometheus},
+    sandbox::{gateway, missing, node_exporter, program_alone, prometheus, watching},
     service,
 };
 use crate::{
@@ -19,7 +19,7 @@ use crate::{
     observed::Native,
     plan::Step,
     process::Command,
-    release::{Absent, Contents, Service, Tarball},
+    release::{Contents, Service, Tarball},
     settings::{Engine, Settings},
 };
 
@@ -40,9 +40,8 @@ pub(crate) const RIVALS: [(&str, &str); 4] = [
     ("/etc/systemd/system/ollama.service", "`sudo systemctl disable --now ollama`"),
 ];
 
-/// Homebrew's formulas by the program that each brings.
-const FORMULAS: [(&str, &str); 4] =
-    [("nginx", "nginx"), ("prometheus", "prometheus"), ("node_exporter", "node_exporter"), ("grafana", "grafana")];
+/// Homebrew's formulas, each called like the program that it brings.
+const FORMULAS: [&str; 5] = ["nginx", "prometheus", "alertmanager", "node_exporter", "grafana"];
 
 /// SHA-256 of Ollama's release files, of the version that this program was tested with.
 const TARBALLS: [(&str, &str); 3] = [
@@ -66,12 +65,16 @@ pub(super) fn make(host: &Host<'_>) -> Result<Made, Failure> {
     let tarball = tarball(host)?;
     let models = models(host, native);
     let mut services = vec![engine(host, &tarball, &models), gateway(host)];
-    let mut absent = vec![Absent { component: Component::Alertmanager, reason: "comes with alerts".to_owned() }];
+    let mut absent = Vec::new();
     let mut contents = Contents::new();
     services.extend(host.program("nginx").map(|program| edge(host, program)));
     match host.program("prometheus") {
         Some(program) => services.push(prometheus(host, program)),
         None => absent.push(missing(host, Component::Prometheus, "prometheus", "prometheus")),
+    }
+    match host.program("alertmanager") {
+        Some(program) => services.push(alertmanager::process(host, program)),
+        None => absent.push(missing(host, Component::Alertmanager, "prometheus-alertmanager", "alertmanager")),
     }
     match host.program("grafana") {
         Some(program) => {
@@ -97,8 +100,8 @@ pub(super) fn make(host: &Host<'_>) -> Result<Made, Failure> {
 /// The steps that bring what is missing, where there is something that can bring it.
 fn install(host: &Host<'_>) -> Vec<Step> {
     if let Some(brew) = host.program("brew") {
-        let lacking = FORMULAS.iter().filter(|(program, _)| host.program(program).is_none());
-        let formulas: Vec<String> = lacking.map(|(_, formula)| (*formula).to_owned()).collect();
+        let lacking = FORMULAS.iter().filter(|program| host.program(program).is_none());
+        let formulas: Vec<String> = lacking.map(|formula| (*formula).to_owned()).collect();
         if formulas.is_empty() {
             return Vec::new();
         }
@@ -311,14 +314,7 @@ fn told_files(host: &Host<'_>, services: &mut [Service]) -> Contents {
         });
         files
     });
-    let (files, prometheus) = host.told("prometheus/", |name| super::prometheus::files(host.settings, services, name));
-    contents.extend(files);
-    for service in services {
-        match service.component {
-            Component::Edge => service.config = Some(edge.clone()),
-            Component::Prometheus => service.config = Some(prometheus.clone()),
-            _ => {}
-        }
-    }
+    contents.extend(watching(host, services));
+    services.iter_mut().filter(|it| it.component == Component::Edge).for_each(|it| it.config = Some(edge.clone()));
     contents
 }

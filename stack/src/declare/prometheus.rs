@@ -19,21 +19,31 @@ const RULES: [(&str, &str); 2] = [
     ("host.yml", include_str!("../../../config/prometheus/rules/host.yml")),
 ];
 
+/// Settings that an older Prometheus does not know, and would not start with.
+const NATIVE: [&str; 2] = ["convert_classic_histograms_to_nhcb:", "always_scrape_classic_histograms:"];
+
 /// Where Prometheus tells which files it runs.
 pub(super) const CONFIG_PATH: &str = "/api/v1/status/config";
 
 /// Everything below `prometheus/` but the additions, under the name `declared` that it is to tell.
-pub(super) fn files(settings: &Settings, services: &[Service], declared: &str) -> Contents {
+pub(super) fn files(settings: &Settings, services: &[Service], version: Option<&str>, declared: &str) -> Contents {
     // The lines that a deploy changes; what is checked in has the defaults.
     let interval = format!("scrape_interval: {}s", settings.monitoring.scrape_interval.as_secs().max(1));
     let config = PROMETHEUS
         .replace("scrape_interval: 5s", &interval)
         .replace(&format!("{DECLARED}by-hand"), &format!("{DECLARED}{declared}"));
+    let is_of_native = |line: &str| NATIVE.iter().any(|key| line.trim_start().starts_with(key));
+    let native = knows_native_histograms(version);
+    let config = config.split_inclusive('\n').filter(|line| native || !is_of_native(line)).collect();
     let mut files = Contents::from([("prometheus/prometheus.yml".to_owned(), config)]);
     files.extend(RULES.map(|(name, rules)| (format!("prometheus/rules/{name}"), rules.to_owned())));
-    for (component, job) in
-        [(Component::Gateway, "ollama"), (Component::NodeExporter, "node"), (Component::Prometheus, "prometheus")]
-    {
+    for (component, job) in [
+        (Component::Gateway, "ollama"),
+        (Component::NodeExporter, "node"),
+        (Component::Prometheus, "prometheus"),
+        (Component::Alertmanager, "alertmanager"),
+        (Component::Edge, "edge"),
+    ] {
         let targets: BTreeSet<String> = services
             .iter()
             .filter(|service| service.component == component)
@@ -42,4 +52,38 @@ pub(super) fn files(settings: &Settings, services: &[Service], declared: &str) -
         files.insert(format!("prometheus/targets/{job}.json"), format!("{:#}\n", json!([{ "targets": targets }])));
     }
     files
+}
+
+/// Whether this version makes native histograms of classic ones as it is told to. One that is not known does not.
+pub(super) fn knows_native_histograms(version: Option<&str>) -> bool {
+    let mut numbers = version.unwrap_or_default().split('.').map_while(|part| part.parse::<u32>().ok());
+    matches!((numbers.next(), numbers.next()), (Some(major), Some(minor)) if (major, minor) >= (3, 5))
+}
+
+/// The version of an image by its tag, as `v3.5.3`.
+pub(super) fn version_of(image: &str) -> Option<&str> {
+    image.split('@').next()?.rsplit_once(":v").map(|(_, version)| version)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_prometheus_that_knows_native_histograms_is_told_of_them() {
+        for (image, knows) in [
+            ("prom/prometheus:v3.5.3", true),
+            ("registry:5000/prometheus:v3.13.0@sha256:0", true),
+            ("prom/prometheus:v3.4.2", false),
+            ("prom/prometheus:v2.55.1", false),
+            ("prometheus:20260101", false),
+            ("prometheus@sha256:0", false),
+        ] {
+            assert_eq!(knows_native_histograms(version_of(image)), knows, "{image}");
+            let files = files(&Settings::default(), &[], version_of(image), "");
+            let told = files["prometheus/prometheus.yml"].matches("_histograms").count();
+            assert_eq!(told, if knows { 2 } else { 0 }, "{image}");
+        }
+        assert!(!knows_native_histograms(None) && !knows_native_histograms(Some("2.42.0+ds")));
+    }
 }

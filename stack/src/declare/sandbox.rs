@@ -2,11 +2,11 @@
 
 use std::path::PathBuf;
 
-use super::{Host, Made, engine};
+use super::{Host, Made, alertmanager, engine};
 use crate::{
     component::Component,
     process::Command,
-    release::{Absent, Launch, Service},
+    release::{Absent, Contents, Launch, Service},
 };
 
 pub(super) fn make(host: &Host<'_>) -> Made {
@@ -14,32 +14,46 @@ pub(super) fn make(host: &Host<'_>) -> Made {
     let left_out = |component, reason: &str| Absent { component, reason: reason.to_owned() };
     let mut absent = vec![
         left_out(Component::Edge, "the sandbox listens on loopback only: nothing needs guarding"),
-        left_out(Component::Alertmanager, "not part of the sandbox"),
         left_out(Component::Grafana, "not part of the sandbox"),
     ];
     match host.program("prometheus") {
         Some(program) => services.push(prometheus(host, program)),
         None => absent.push(missing(host, Component::Prometheus, "prometheus", "prometheus")),
     }
+    match host.program("alertmanager") {
+        Some(program) => services.push(alertmanager::process(host, program)),
+        None => absent.push(missing(host, Component::Alertmanager, "prometheus-alertmanager", "alertmanager")),
+    }
     match host.program("node_exporter") {
         Some(program) => services.push(node_exporter(host, program)),
         None => absent.push(missing(host, Component::NodeExporter, "prometheus-node-exporter", "node_exporter")),
     }
-    let (contents, name) = host.told("prometheus/", |name| super::prometheus::files(host.settings, &services, name));
-    services
-        .iter_mut()
-        .filter(|it| it.component == Component::Prometheus)
-        .for_each(|it| it.config = Some(name.clone()));
-    Made {
-        services,
-        absent,
-        contents,
-        notes: Vec::new(),
-        first: Vec::new(),
-        doors: [].into(),
-        engine: None,
-        init: None,
+    let contents = watching(host, &mut services);
+    let (notes, first, doors) = (Vec::new(), Vec::new(), [].into());
+    Made { services, absent, contents, notes, first, doors, engine: None, init: None }
+}
+
+/// The files of those that watch the others, each told by a name.
+pub(super) fn watching(host: &Host<'_>, services: &mut [Service]) -> Contents {
+    let version = host.observed.versions.get("prometheus").map(String::as_str);
+    let (mut contents, prometheus) =
+        host.told("prometheus/", |name| super::prometheus::files(host.settings, services, version, name));
+    let (files, alertmanager, note) = host.told_of_alerts(&host.root.secrets(), |ways| {
+        let (files, name) = host.told("alertmanager/", |name| alertmanager::files(ways, name));
+        (files, name, ways.note())
+    });
+    for service in services {
+        match service.component {
+            Component::Prometheus => service.config = Some(prometheus.clone()),
+            Component::Alertmanager => {
+                service.config = Some(alertmanager.clone());
+                service.note.clone_from(&note);
+                contents.extend(files.clone());
+            }
+            _ => {}
+        }
     }
+    contents
 }
 
 /// The stand-in takes Ollama's own variables, so that what is set here means the same to the real engine.
@@ -88,7 +102,7 @@ pub(super) fn gateway(host: &Host<'_>) -> Service {
 pub(super) fn prometheus(host: &Host<'_>, program: PathBuf) -> Service {
     let config = host.root.current().join("prometheus/prometheus.yml");
     let retention_s = host.settings.monitoring.retention.as_secs();
-    let args = vec![
+    let mut args = vec![
         format!("--config.file={}", config.display()),
         format!("--storage.tsdb.path={}", host.root.data().join("prometheus").display()),
         format!("--storage.tsdb.retention.time={retention_s}s"),
@@ -98,6 +112,10 @@ pub(super) fn prometheus(host: &Host<'_>, program: PathBuf) -> Service {
         // For the backup, which asks it for a snapshot. Loopback only: the edge passes no admin endpoint.
         "--web.enable-admin-api".to_owned(),
     ];
+    if super::prometheus::knows_native_histograms(host.observed.versions.get("prometheus").map(String::as_str)) {
+        // Up to 3.8 native histograms are kept only with this; later ones take no notice.
+        args.push("--enable-feature=native-histograms".to_owned());
+    }
     let mut service =
         host.service(Component::Prometheus, program_alone(Command { program, args, env: [].into() }), "/-/ready");
     service.reads = vec!["prometheus/".to_owned()];

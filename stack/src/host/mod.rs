@@ -24,6 +24,7 @@ mod verb;
 
 pub use ask::probe;
 pub use job::run as run_job;
+pub(crate) use machine::memory_free_percent;
 pub use serve::serve;
 
 use std::{

@@ -42,6 +42,8 @@ pub(super) fn observe(root: &Root, question: &Question) -> Result<Observed, Fail
     } else {
         (components(root)?, None)
     };
+    let programs: BTreeMap<String, Option<PathBuf>> =
+        question.programs.iter().filter_map(|names| Some((names.first()?.clone(), find(names)))).collect();
     let system = process::uname('s').doing("cannot run", Path::new("uname"))?;
     let booted = machine::booted(&system);
     Ok(Observed {
@@ -68,7 +70,12 @@ pub(super) fn observe(root: &Root, question: &Question) -> Result<Observed, Fail
         interrupted: journal::interrupted(&root.journal()).doing("cannot read", &root.journal())?,
         supervisor: supervisor(root)?,
         backups: Backups::read(root)?,
-        programs: question.programs.iter().filter_map(|names| Some((names.first()?.clone(), find(names)))).collect(),
+        versions: question
+            .versions
+            .iter()
+            .filter_map(|name| Some((name.clone(), version(programs.get(name)?)?)))
+            .collect(),
+        programs,
         current,
         releases,
         leftovers,
@@ -222,6 +229,13 @@ fn ports(
         facts.insert(*component, fact);
     }
     Ok(facts)
+}
+
+/// What a program says of itself to `--version`, as Prometheus' family does: `prometheus, version 2.42.0 (…)`.
+fn version(program: &Option<PathBuf>) -> Option<String> {
+    let said = process::look_up(program.as_ref()?.to_str()?, &["--version"])?;
+    let (_, after) = said.split_once("version ")?;
+    Some(after.split_whitespace().next()?.to_owned())
 }
 
 fn find(names: &[String]) -> Option<PathBuf> {

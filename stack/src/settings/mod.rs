@@ -3,6 +3,7 @@
 //! Two shapes on purpose. `read` walks the file with its spans and collects every fault; [`Settings`] is what is left
 //! when there is none: typed, complete, without spans. Invariant: a `Settings` value is valid.
 
+mod alerts;
 mod backup;
 mod env;
 mod fault;
@@ -22,6 +23,7 @@ use std::{
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
 pub use self::{
+    alerts::{Alerts, Email, NTFY_TOKEN, SLACK_URL, SMTP_PASSWORD, WEBHOOK_TOKEN},
     backup::{Backup, BackupSource, Keep, TimeOfDay, time_of_day},
     env::{EnvFile, Note},
     fault::{Fault, Invalid, LoadError},
@@ -50,6 +52,8 @@ pub struct Settings {
     pub ports: Ports,
     /// Prometheus.
     pub monitoring: Monitoring,
+    /// Who is told of alerts.
+    pub alerts: Alerts,
     /// Container images by component, each with a tag or a digest.
     pub images: BTreeMap<Component, Image>,
     /// What is saved, where to, when, and for how long.
@@ -114,11 +118,13 @@ impl Default for Settings {
                 grafana: 13000,
                 prometheus: 19090,
                 node_exporter: 19100,
+                alertmanager: 19093,
             },
             monitoring: Monitoring {
                 retention: Duration::from_secs(15 * 24 * 60 * 60),
                 scrape_interval: Duration::from_secs(5),
             },
+            alerts: Alerts::default(),
             images: BTreeMap::new(),
             backup: Backup::default(),
             sandbox: Sandbox {
@@ -245,6 +251,8 @@ pub struct Ports {
     pub prometheus: u16,
     /// node_exporter, on loopback.
     pub node_exporter: u16,
+    /// Alertmanager, on loopback.
+    pub alertmanager: u16,
 }
 
 /// Prometheus.

@@ -6,7 +6,7 @@
 use toml::de::DeTable;
 
 use super::{
-    Edge, Engine, Host, Models, Monitoring, Ports, Sandbox, Settings, backup,
+    Edge, Engine, Host, Models, Monitoring, Ports, Sandbox, Settings, alerts, backup,
     fault::Fault,
     gateway,
     table::{Found, Table},
@@ -27,6 +27,7 @@ pub(super) fn read(text: &str) -> (Settings, Found) {
     edge(Table::open("edge", document, &mut found), &mut settings.edge);
     ports(Table::open("ports", document, &mut found), &mut settings.ports);
     monitoring(Table::open("monitoring", document, &mut found), &mut settings.monitoring);
+    alerts::read(Table::open("alerts", document, &mut found), &mut settings.alerts);
     images(Table::open("images", document, &mut found), &mut settings);
     backup::read(Table::open("backup", document, &mut found), &mut settings.backup);
     sandbox(Table::open("sandbox", document, &mut found), &mut settings.sandbox);
@@ -92,6 +93,7 @@ fn ports(mut table: Table<'_, '_>, ports: &mut Ports) {
     table.whole("grafana", &mut ports.grafana, 0..=u16::MAX);
     table.whole("prometheus", &mut ports.prometheus, 0..=u16::MAX);
     table.whole("node_exporter", &mut ports.node_exporter, 0..=u16::MAX);
+    table.whole("alertmanager", &mut ports.alertmanager, 0..=u16::MAX);
     let named = [
         ("api", ports.api),
         ("lan_grafana", ports.lan_grafana),
@@ -101,6 +103,7 @@ fn ports(mut table: Table<'_, '_>, ports: &mut Ports) {
         ("grafana", ports.grafana),
         ("prometheus", ports.prometheus),
         ("node_exporter", ports.node_exporter),
+        ("alertmanager", ports.alertmanager),
     ];
     for (nth, one) in named.iter().enumerate() {
         for other in &named[nth + 1..] {

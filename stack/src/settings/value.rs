@@ -248,6 +248,48 @@ pub fn image(text: &str) -> Result<Image, Wrong> {
     Err(Wrong::new(message, format!("write the version that you mean, such as \"{name}:1.2.3\"")))
 }
 
+/// A mail address: as much of it as one can tell without asking a mail server.
+pub fn mailbox(text: &str) -> Result<String, Wrong> {
+    let parts = text.split_once('@').filter(|(user, domain)| word(user, "._-+") && word(domain, ".-"));
+    parts
+        .map(|_| text.to_owned())
+        .ok_or_else(|| Wrong::new(format!("{text:?} is not a mail address"), "write one such as \"me@example.com\""))
+}
+
+/// A server and a port, as in `smtp.example.com:587`.
+pub fn host_and_port(text: &str) -> Result<String, Wrong> {
+    let parts = text.rsplit_once(':').filter(|(host, port)| word(host, ".-") && port.parse::<u16>().is_ok());
+    parts.map(|_| text.to_owned()).ok_or_else(|| {
+        let help = "write a name and a port, such as \"smtp.example.com:587\"";
+        Wrong::new(format!("{text:?} is not a server with a port"), help)
+    })
+}
+
+/// A login at a mail server, which may be a mail address.
+pub fn login(text: &str) -> Result<String, Wrong> {
+    word(text, "._-+@")
+        .then(|| text.to_owned())
+        .ok_or_else(|| Wrong::new(format!("{text:?} is not a login"), "write one such as \"me@example.com\""))
+}
+
+/// A channel of Slack, or a person there.
+pub fn channel(text: &str) -> Result<String, Wrong> {
+    text.strip_prefix(['#', '@'])
+        .filter(|name| word(name, "._-"))
+        .map(|_| text.to_owned())
+        .ok_or_else(|| Wrong::new(format!("{text:?} is not a channel"), "write one such as \"#alerts\""))
+}
+
+/// A URL to post to.
+pub fn url(text: &str) -> Result<String, Wrong> {
+    let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+    let plain = |c: char| c.is_ascii_graphic() && !matches!(c, '"' | '\'' | '\\' | '<' | '>' | '`' | '{' | '}' | '$');
+    let host = |rest: &str| rest.split(['/', '?']).next().is_some_and(|host| word(host, ".-:"));
+    rest.filter(|rest| host(rest) && rest.chars().all(plain))
+        .map(|_| text.to_owned())
+        .ok_or_else(|| Wrong::new(format!("{text:?} is not a URL"), "write one such as \"https://example.com/alerts\""))
+}
+
 /// Who starts the components.
 pub fn runtime(text: &str) -> Result<RuntimeChoice, Wrong> {
     one_of(

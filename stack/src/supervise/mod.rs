@@ -9,6 +9,7 @@
 
 mod keeper;
 mod log;
+mod mac;
 
 pub use keeper::run_component;
 
@@ -146,6 +147,7 @@ pub fn supervise(root: Root, program: String, start: Start) -> Result<(), Failur
         .timeout(keeper::PROBE_TIMEOUT)
         .build()
         .map_err(|error| Failure::new(Class::Failed, "cannot prepare health probes").because(&error))?;
+    mac::watch(&root);
     let board = Board { components: Arc::default(), changed: sender };
     Main { supervisor: Supervisor { identity, program }, start, root, client, board, keepers: BTreeMap::new() }
         .run(&events)

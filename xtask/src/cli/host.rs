@@ -78,8 +78,6 @@ pub(crate) enum HostVerb {
         keys: Option<PathBuf>,
         #[arg(long)]
         keys_on_loopback: bool,
-        #[arg(long)]
-        behind_edge: bool,
         #[arg(long, default_value_t)]
         slots: usize,
         #[arg(long, default_value_t)]

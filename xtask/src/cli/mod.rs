@@ -5,6 +5,7 @@ mod backup;
 mod bench;
 mod host;
 mod model;
+mod monitor;
 
 use std::path::PathBuf;
 
@@ -20,6 +21,7 @@ pub(crate) use self::{
     bench::{BaselineVerb, Bench, BenchCompare, BenchLoad, BenchVerb},
     host::HostVerb,
     model::{Model, ModelConvert, ModelFit, ModelRun, ModelUpgrade},
+    monitor::{Monitor, Perf},
 };
 
 /// The same for every verb.
@@ -74,6 +76,11 @@ pub(crate) enum Verb {
     Rollback(Rollback),
     /// Prove that the stack works: every component, a model's answer, metrics
     Verify(Verify),
+    /// Look at the stack over time: what is scraped, what fires, who is told
+    #[command(subcommand)]
+    Monitor(Monitor),
+    /// Show what each component takes of the machine, and how requests go
+    Perf(Perf),
     /// Measure how fast models answer
     Bench(Box<Bench>),
     /// Save the stack, and bring it back

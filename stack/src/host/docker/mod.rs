@@ -55,7 +55,7 @@ pub(super) struct Docker<'a> {
 }
 
 /// The folders of a release that containers see.
-const SEEN: [&str; 3] = ["nginx", "prometheus", "grafana"];
+const SEEN: [&str; 4] = ["nginx", "prometheus", "alertmanager", "grafana"];
 
 impl<'a> Docker<'a> {
     pub(super) fn new(root: &'a Root, lock: Option<&'a File>) -> Self {

@@ -39,7 +39,7 @@ pub(super) fn system() -> Machine {
             firewall: ask(FIREWALL, &["--getglobalstate"]).and_then(|text| is_on(&text, "Firewall is ")),
             ollama_app: PathBuf::from(OLLAMA_APP).exists(),
             ollama_service: brew.as_ref().and_then(|_| ask("brew", &["services", "list"])).map(|list| serves(&list)),
-            memory_free_percent: ask("memory_pressure", &["-Q"]).and_then(|text| free_percent(&text)),
+            memory_free_percent: memory_free_percent(),
             swap_used_bytes: ask("sysctl", &["-n", "vm.swapusage"]).and_then(|text| swap_used_bytes(&text)),
             homebrew: brew,
             docker_apps: docker_apps(),
@@ -110,6 +110,11 @@ fn is_on(text: &str, lead: &str) -> Option<bool> {
 fn serves(list: &str) -> bool {
     let mut rows = list.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
     rows.any(|row| row.first() == Some(&"ollama") && row.get(1) == Some(&"started"))
+}
+
+/// What the kernel calls free of memory; see `llm_host_memory_free_ratio` in the rules for why not what is unused.
+pub(crate) fn memory_free_percent() -> Option<u32> {
+    ask("memory_pressure", &["-Q"]).and_then(|text| free_percent(&text))
 }
 
 fn free_percent(text: &str) -> Option<u32> {

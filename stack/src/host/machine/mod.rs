@@ -6,6 +6,8 @@
 mod linux;
 mod mac;
 
+pub(crate) use mac::memory_free_percent;
+
 use std::{
     env, io,
     net::{IpAddr, UdpSocket},

@@ -1,0 +1,277 @@
+//! How the watching itself is: what is scraped, which rules fire, what is silenced, and who is told.
+
+use std::fmt::Write as _;
+
+use serde::Serialize;
+use serde_json::Value;
+use stack::{component::Component, failure::Failure, observed::State};
+
+use super::Monitor;
+
+/// The shape of `monitor status --json`.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Status {
+    /// What Prometheus scrapes.
+    pub targets: Vec<Target>,
+    /// How many alerts could fire.
+    pub rules: usize,
+    /// Rules that Prometheus cannot evaluate, with its words.
+    pub broken_rules: Vec<String>,
+    /// Alerts that fire, but for those that only prove that alerts work.
+    pub firing: Vec<Alert>,
+    /// What nobody is told of for a while; `None`: there is no Alertmanager.
+    pub silences: Option<Vec<Silence>>,
+    /// Why alerts do not reach everybody whom the settings name, or anybody.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
+}
+
+/// What is scraped, and whether it answers.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Target {
+    /// The guide's name of it.
+    pub job: String,
+    /// Where.
+    pub url: String,
+    /// Whether it answered when last asked; `None`: it was not asked yet.
+    pub up: Option<bool>,
+    /// What went wrong, in Prometheus' words.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub error: String,
+}
+
+/// An alert that fires.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Alert {
+    /// Its name.
+    pub name: String,
+    /// critical, warning, info.
+    pub severity: String,
+    /// Since when, in RFC 3339.
+    pub since: String,
+    /// What is wrong.
+    pub summary: String,
+    /// What to do.
+    pub description: String,
+}
+
+/// What nobody is told of for a while.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Silence {
+    /// Which alerts: `alertname=Hot`.
+    pub what: String,
+    /// Until when, in RFC 3339.
+    pub until: String,
+    /// Whose it is, and why.
+    pub why: String,
+}
+
+impl Status {
+    /// Asks.
+    ///
+    /// # Errors
+    /// There is no Prometheus, or it does not answer.
+    pub fn ask(monitor: &Monitor) -> Result<Status, Failure> {
+        let targets = monitor.prometheus("/api/v1/targets", &[("state", "active")])?;
+        let rules = monitor.prometheus("/api/v1/rules", &[("type", "alert")])?;
+        let groups = list(&rules["groups"]);
+        let rules: Vec<&Value> = groups.iter().flat_map(|group| list(&group["rules"])).collect();
+        let broken = rules.iter().filter(|rule| rule["health"] == "err");
+        let silences = match monitor.url(Component::Alertmanager) {
+            Ok(_) => Some(
+                list(&monitor.json(Component::Alertmanager, "/api/v2/silences", &[])?)
+                    .iter()
+                    .filter_map(silence)
+                    .collect(),
+            ),
+            Err(_) => None,
+        };
+        Ok(Status {
+            targets: list(&targets["activeTargets"]).iter().map(target).collect(),
+            rules: rules.len(),
+            broken_rules: broken.map(|rule| format!("{}: {}", text(&rule["name"]), text(&rule["lastError"]))).collect(),
+            firing: firing(monitor)?,
+            silences,
+            note: note(monitor),
+        })
+    }
+
+    /// Whether something should be looked at.
+    pub fn is_sick(&self) -> bool {
+        let is_down = self.targets.iter().any(|target| target.up == Some(false));
+        is_down || !self.broken_rules.is_empty() || self.firing.iter().any(|alert| alert.severity != "info")
+    }
+
+    /// The same, in words.
+    pub fn words(&self) -> String {
+        let up = self.targets.iter().filter(|target| target.up == Some(true));
+        let jobs: Vec<&str> = up.map(|target| target.job.as_str()).collect();
+        let mut words = format!("targets   {} of {} up: {}\n", jobs.len(), self.targets.len(), jobs.join(", "));
+        for target in self.targets.iter().filter(|target| target.up != Some(true)) {
+            let word = if target.up.is_some() { "down" } else { "not asked yet" };
+            let line = format!("          {} {word}: {} {}", target.job, target.url, target.error);
+            let _ = writeln!(words, "{}", line.trim_end());
+        }
+        let _ = writeln!(words, "rules     {} alerts are watched for", self.rules);
+        let broken = self.broken_rules.iter().map(|rule| format!("          cannot be evaluated: {rule}\n"));
+        words.extend(broken);
+        words.push_str(&firing_words(&self.firing));
+        match self.silences.as_deref() {
+            None => words.push_str("silences  there is no Alertmanager\n"),
+            Some([]) => words.push_str("silences  none\n"),
+            Some(silences) => {
+                let line = |silence: &Silence| format!("{} until {} ({})\n", silence.what, silence.until, silence.why);
+                words.push_str(&format!(
+                    "silences  {}",
+                    silences.iter().map(line).collect::<Vec<_>>().join("          ")
+                ));
+            }
+        }
+        if let Some(note) = &self.note {
+            let _ = writeln!(words, "people    {note}");
+        }
+        words
+    }
+}
+
+/// The alerts that fire, but for those that only prove that alerts work.
+///
+/// # Errors
+/// There is no Prometheus, or it does not answer.
+pub fn firing(monitor: &Monitor) -> Result<Vec<Alert>, Failure> {
+    let alerts = monitor.prometheus("/api/v1/alerts", &[])?;
+    let fires = |alert: &&Value| alert["state"] == "firing" && alert["labels"]["severity"] != "none";
+    let alert = |alert: &Value| Alert {
+        name: text(&alert["labels"]["alertname"]),
+        severity: text(&alert["labels"]["severity"]),
+        since: text(&alert["activeAt"]),
+        summary: text(&alert["annotations"]["summary"]),
+        description: text(&alert["annotations"]["description"]),
+    };
+    Ok(list(&alerts["alerts"]).iter().filter(fires).map(alert).collect())
+}
+
+/// What fires, in words.
+pub fn firing_words(firing: &[Alert]) -> String {
+    if firing.is_empty() {
+        return "firing    nothing\n".to_owned();
+    }
+    let line = |alert: &Alert| {
+        let Alert { name, severity, summary, description, .. } = alert;
+        let since = alert.since.get(..16).unwrap_or_default().replace('T', " ");
+        format!("{name} ({severity}, since {since} UTC): {summary}\n            {description}\n")
+    };
+    format!("firing    {}", firing.iter().map(line).collect::<Vec<_>>().join("          "))
+}
+
+fn target(target: &Value) -> Target {
+    let up = match target["health"].as_str() {
+        Some("up") => Some(true),
+        Some("down") => Some(false),
+        _ => None,
+    };
+    Target {
+        job: text(&target["labels"]["job"]),
+        url: text(&target["scrapeUrl"]),
+        up,
+        error: text(&target["lastError"]),
+    }
+}
+
+fn silence(silence: &Value) -> Option<Silence> {
+    let is_active = silence["status"]["state"] == "active";
+    let matcher = |it: &Value| {
+        let sign = match (it["isEqual"] != false, it["isRegex"] == true) {
+            (true, false) => "=",
+            (true, true) => "=~",
+            (false, false) => "!=",
+            (false, true) => "!~",
+        };
+        format!("{}{sign}{}", text(&it["name"]), text(&it["value"]))
+    };
+    let what = list(&silence["matchers"]).iter().map(matcher).collect::<Vec<_>>().join(", ");
+    let why = format!("{}: {}", text(&silence["createdBy"]), text(&silence["comment"]));
+    is_active.then(|| Silence { what, until: text(&silence["endsAt"]), why })
+}
+
+fn note(monitor: &Monitor) -> Option<String> {
+    let part = monitor.summary.components.iter().find(|part| part.name == Component::Alertmanager)?;
+    match (part.state, &part.detail) {
+        (State::Absent, Some(why)) => Some(format!("nobody is told: Alertmanager is {why}")),
+        (_, detail) => detail.clone(),
+    }
+}
+
+fn list(value: &Value) -> &[Value] {
+    value.as_array().map(Vec::as_slice).unwrap_or_default()
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn everything_is_said_in_words() {
+        let target = |job: &str, up, error: &str| Target {
+            job: job.to_owned(),
+            url: format!("http://127.0.0.1/{job}"),
+            up,
+            error: error.to_owned(),
+        };
+        let alert = Alert {
+            name: "Hot".to_owned(),
+            severity: "warning".to_owned(),
+            since: "2026-11-26T03:40:12.5Z".to_owned(),
+            summary: "101 °C".to_owned(),
+            description: "The machine slows down to save itself.".to_owned(),
+        };
+        let silence = Silence {
+            what: "alertname=Rebooted".into(),
+            until: "2026-11-27T00:00:00Z".into(),
+            why: "me: moving".into(),
+        };
+        let sick = Status {
+            targets: vec![
+                target("ollama", Some(true), ""),
+                target("node", Some(false), "refused"),
+                target("edge", None, ""),
+            ],
+            rules: 20,
+            broken_rules: vec!["Hot: no".to_owned()],
+            firing: vec![alert],
+            silences: Some(vec![silence]),
+            note: Some("it tells nobody: nothing is set under [alerts]".to_owned()),
+        };
+        assert!(sick.is_sick());
+        insta::assert_snapshot!(sick.words(), @r"
+        targets   1 of 3 up: ollama
+                  node down: http://127.0.0.1/node refused
+                  edge not asked yet: http://127.0.0.1/edge
+        rules     20 alerts are watched for
+                  cannot be evaluated: Hot: no
+        firing    Hot (warning, since 2026-11-26 03:40 UTC): 101 °C
+                    The machine slows down to save itself.
+        silences  alertname=Rebooted until 2026-11-27T00:00:00Z (me: moving)
+        people    it tells nobody: nothing is set under [alerts]
+        ");
+        let well = Status {
+            targets: sick.targets[..1].to_vec(),
+            broken_rules: vec![],
+            firing: vec![],
+            silences: None,
+            note: None,
+            ..sick
+        };
+        assert!(!well.is_sick());
+        insta::assert_snapshot!(well.words(), @r"
+        targets   1 of 1 up: ollama
+        rules     20 alerts are watched for
+        firing    nothing
+        silences  there is no Alertmanager
+        ");
+    }
+}

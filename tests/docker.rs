@@ -49,7 +49,7 @@ fn settings(stage: &Stage) -> (String, [u16; 6], TcpListener) {
          \"2G\"\nnum_parallel = 4\n\n[edge]\nallow = [\"127.0.0.0/8\", \"::1\", \"10.91.0.0/24\", \"fd91::/64\"]\n\n[ports]\napi = {api}\nengine = \
          {engine}\ngateway = {gateway}\nprometheus = {prometheus}\ngrafana = {grafana}\nnode_exporter = \
          {node_exporter}\nalertmanager = {alertmanager}\nlan_grafana = {lan_grafana}\nlan_prometheus = {lan_prometheus}\n\n[monitoring]\nscrape_interval = \
-         \"1s\"\n\n[images]\nengine = \"stack-test-engine:1\"\nedge = \"stack-test-nginx:1\"\nprometheus = \
+         \"1s\"\n\n[alerts]\nwebhook = \"http://127.0.0.1:9/\"\n\n[images]\nengine = \"stack-test-engine:1\"\nedge = \"stack-test-nginx:1\"\nprometheus = \
          \"stack-test-prometheus:1\"\nalertmanager = \"stack-test-alertmanager:1\"\ngrafana = \"stack-test-grafana:12\"\nnode-exporter = \"stack-test-node-exporter:1\"\n"
     );
     (settings, more, guard)
@@ -221,8 +221,13 @@ fn a_stack_in_containers_lives_its_whole_life() {
     let Some(stack) = Contained::deployed() else { return };
     stack.is_healthy();
     let services: Vec<String> = stack.running().into_iter().map(|(service, _)| service).collect();
-    assert_eq!(services, ["gateway", "grafana", "nginx", "node-exporter", "ollama", "prometheus"]);
+    assert_eq!(services, ["alertmanager", "gateway", "grafana", "nginx", "node-exporter", "ollama", "prometheus"]);
     stack.ok("verify");
+    // By the door that clients use, too.
+    until("the edge is probed", || {
+        let query = "/api/v1/query?query=up%7Bjob%3D%22edge%22%7D%3D%3D1";
+        stack.http(stack.prometheus, query).1.contains("\"job\":\"edge\"").then_some(())
+    });
 
     // As declared, it costs one look at the engine, and none at Compose.
     let asked = stack.asked(|| drop(stack.ok("deploy").says("nothing to do")));
@@ -265,6 +270,8 @@ fn changed_files_are_what_runs_and_no_stream_is_cut() {
     stack.ok("deploy").says("reload edge");
     stack.write("local/rules/mine.yml", "groups: [{ name: mine, rules: [{ record: one, expr: vector(1) }] }]\n");
     stack.ok("deploy").says("reload prometheus");
+    stack.set("webhook", "\"http://127.0.0.1:9/other\"");
+    stack.ok("deploy").says("reload alertmanager");
     assert!(!stream.is_finished(), "the stream was to go on meanwhile");
     assert_eq!(stream.join().unwrap(), 401);
     assert_eq!(stack.replaced_since(&before), Vec::<String>::new());

@@ -10,7 +10,7 @@ use crate::stage::Stage;
 pub(crate) const HERE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests");
 
 /// A stage that takes itself for a Mac.
-fn mac() -> Stage {
+pub(crate) fn mac() -> Stage {
     let stage = Stage::new();
     stand_in(&stage, "mac");
     // Whether a model fits the disk is asked of the real one: a small one does.

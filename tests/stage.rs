@@ -385,7 +385,7 @@ impl Stage {
     }
 
     /// Puts a program of this name first on PATH: a shell script that does as told, and then serves, answering
-    /// everything with 200.
+    /// everything with 200, and with what it has set as `STAGE_SAYS`.
     pub(crate) fn fake(&self, name: &str, script: &str) {
         let serve = again(&serves, &BTreeMap::new());
         let command: Vec<String> = std::iter::once(serve.get_program())
@@ -424,6 +424,11 @@ impl Stage {
     /// Starts another program in this stage.
     pub(crate) fn start_program(&self, program: &Path, line: &str) -> Job {
         Job::start(program.display().to_string(), self.command(program).args(line.split_whitespace()))
+    }
+
+    /// The same, with words that may have spaces in them.
+    pub(crate) fn start_words(&self, program: &Path, words: &[String]) -> Job {
+        Job::start(program.display().to_string(), self.command(program).args(words))
     }
 
     /// Runs the binary with these words.
@@ -662,9 +667,11 @@ fn is_hidden(name: &OsStr) -> bool {
 #[ignore = "a part of other tests"]
 fn serves() {
     let Ok(address) = env::var("STAGE_SERVES") else { return };
+    let said = env::var("STAGE_SAYS").unwrap_or_default();
     let listener = TcpListener::bind(address).unwrap();
     for mut stream in listener.incoming().flatten() {
         let _ = stream.read(&mut [0; 4096]);
-        let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+        let length = said.len();
+        let _ = write!(stream, "HTTP/1.1 200 OK\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{said}");
     }
 }

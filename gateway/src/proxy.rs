@@ -26,7 +26,8 @@ use crate::{
 
 /// The way to the engine.
 pub(crate) struct Proxy {
-    pub(crate) upstream: Arc<Upstream<RequestBody>>,
+    /// Bodies are boxed: hyper keeps room for 32 requests a connection, and a thousand streams have a thousand connections.
+    pub(crate) upstream: Arc<Upstream<Box<RequestBody>>>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) door: Door,
     /// None: everyone goes through at once.
@@ -88,7 +89,7 @@ impl Proxy {
                 meter.begins();
             }
         }
-        match self.upstream.send(Request::from_parts(head, body)).await {
+        match self.upstream.send(Request::from_parts(head, Box::new(body))).await {
             Ok(response) => pass_back(response, meter, turn),
             Err(error) => no_answer(&error, protocol, meter),
         }
@@ -112,7 +113,11 @@ impl Proxy {
     }
 }
 
-fn pass_back(response: Response<Answer<RequestBody>>, mut meter: Meter, turn: Option<Turn>) -> Response<ReplyBody> {
+fn pass_back(
+    response: Response<Answer<Box<RequestBody>>>,
+    mut meter: Meter,
+    turn: Option<Turn>,
+) -> Response<ReplyBody> {
     let (mut head, body) = response.into_parts();
     meter.answered(head.status);
     head.version = Version::HTTP_11;

@@ -274,7 +274,7 @@ fn ports(observed: &Observed) -> Vec<Check> {
 
 /// What is particular to a Mac that serves without a screen.
 fn mac(mac: &Mac) -> Vec<Check> {
-    let power = "sudo pmset -a sleep 0 disksleep 0 womp 1 autorestart 1";
+    let power = "cargo xtask tune, once it is deployed; or sudo pmset -a sleep 0 disksleep 0 womp 1 autorestart 1";
     let mut checks = vec![
         match mac.sleep_min {
             Some(0) => pass("sleep", "never"),

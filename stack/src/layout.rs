@@ -189,6 +189,21 @@ impl Root {
         self.data().join("textfile")
     }
 
+    /// How the machine was set before it was tuned.
+    pub fn tuned(&self) -> PathBuf {
+        self.state().join("tune.json")
+    }
+
+    /// The host's own authority, for nobody else's eyes.
+    pub fn authority(&self) -> PathBuf {
+        self.state().join("tls")
+    }
+
+    /// What the edge shows: certificate and key.
+    pub(crate) fn certificate(&self) -> PathBuf {
+        self.authority().join("edge")
+    }
+
     pub(crate) fn jobs(&self) -> PathBuf {
         self.state().join("jobs")
     }
@@ -209,9 +224,9 @@ impl Root {
     }
 
     /// The folders that must exist before anything else.
-    pub(crate) fn skeleton(&self) -> [PathBuf; 8] {
+    pub(crate) fn skeleton(&self) -> [PathBuf; 9] {
         let (state, textfile) = (self.state(), self.textfile());
         let (run, gateway) = (self.run(), state.join("gateway"));
-        [self.bin(), self.releases(), state, run, gateway, self.logs(), self.data(), textfile]
+        [self.bin(), self.releases(), state, run, gateway, self.logs(), self.data(), textfile, self.certificate()]
     }
 }

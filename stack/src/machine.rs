@@ -27,6 +27,9 @@ pub struct Machine {
     pub disks: Vec<Disk>,
     /// The address by which this client reached the host, else the one that traffic to other networks leaves from.
     pub address: Option<IpAddr>,
+    /// IPv6 networks that it is on, but for link-local ones: `2001:db8:1::/64`.
+    #[serde(default)]
+    pub on_link: Vec<String>,
     /// The machine's clock when it was asked.
     pub clock: DateTime<Utc>,
     /// Since its last start, in seconds.

@@ -39,6 +39,9 @@ pub struct Question {
     /// about as well, a Mac alone tells it.
     #[serde(default)]
     pub native: bool,
+    /// A certificate and its key that were got elsewhere, if the edge is to show them.
+    #[serde(default)]
+    pub certificate_files: Option<[PathBuf; 2]>,
     /// What is the machine? Asked with the folder of the models, which may begin with `~`.
     #[serde(default)]
     pub facts: Option<PathBuf>,
@@ -100,6 +103,12 @@ pub struct Observed {
     pub native: Option<Native>,
     /// The secrets that the host keeps: by name, a digest of each under a key that never leaves it.
     pub secrets: BTreeMap<String, String>,
+    /// The certificate that the edge has.
+    #[serde(default)]
+    pub certificate: Option<Certificate>,
+    /// What the files that were asked about hold, by digest; `None`: they cannot be read.
+    #[serde(default)]
+    pub offered: Option<String>,
     /// The current release's files, if asked for.
     pub contents: Contents,
     /// When the machine was started.
@@ -128,6 +137,19 @@ impl Observed {
     pub fn last_good_before(&self, to: &ReleaseId) -> Option<&ReleaseId> {
         self.history.iter().rev().find(|id| *id != to && self.release(id).is_some())
     }
+}
+
+/// The certificate that the edge shows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Certificate {
+    /// Of the certificate and its key.
+    pub digest: String,
+    /// What it was made for; none if it was got elsewhere.
+    pub names: Vec<String>,
+    /// When it ends, where that is known.
+    pub expires: Option<DateTime<Utc>>,
+    /// Whether the host's own authority made it.
+    pub internal: bool,
 }
 
 /// A user of the host.

@@ -8,7 +8,7 @@ mod native;
 
 pub(crate) use contained::put_back;
 
-use std::fmt;
+use std::{fmt, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -157,6 +157,13 @@ pub enum Step {
     Generate {
         /// Its name.
         secret: String,
+    },
+    /// Have a certificate for the edge: of the host's own authority, which is made if there is none, or of files.
+    Certify {
+        /// What it is for. The host adds its own names.
+        names: Vec<String>,
+        /// The certificate and its key, if they were got elsewhere.
+        files: Option<[PathBuf; 2]>,
     },
     /// Remove containers that are no component's.
     Clear {
@@ -467,6 +474,8 @@ impl fmt::Display for Step {
             Step::Stop { component } => write!(f, "stop {component} (the release does without it)"),
             Step::Pull { image } => write!(f, "pull {image}"),
             Step::Import { image } => write!(f, "make image {image} of the program"),
+            Step::Certify { files: Some([certificate, _]), .. } => write!(f, "take over {}", certificate.display()),
+            Step::Certify { names, .. } => write!(f, "make a certificate for {}", names.join(", ")),
             Step::Generate { secret } => write!(f, "make up the secret {secret}"),
             Step::Clear { containers } => write!(f, "remove {} that a cut-off change has left", containers.join(", ")),
             Step::Place { release } => write!(f, "put the files of release {release} where containers see them"),

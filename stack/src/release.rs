@@ -180,6 +180,13 @@ pub struct Port {
 /// The bytes of a release's files by path. They travel apart from plans and manifests.
 pub type Contents = BTreeMap<String, String>;
 
+impl Content {
+    /// How the LAN's doors are spoken to.
+    pub fn scheme(&self) -> &'static str {
+        if self.files.contains_key("nginx/tls.conf") { "https" } else { "http" }
+    }
+}
+
 impl Release {
     /// Names the content by its hash.
     pub fn new(content: Content) -> Self {

@@ -60,6 +60,8 @@ fn bare() -> Observed {
         booted: None,
         restarted: false,
         secrets: [].into(),
+        certificate: None,
+        offered: None,
         facts: None,
     }
 }

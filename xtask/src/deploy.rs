@@ -39,11 +39,7 @@ const ROUNDS: usize = 4;
 /// Brings the host to what is declared: looks, plans and applies until a look finds nothing to do.
 pub(crate) fn run(settings: Option<&Path>, args: &cli::Deploy) -> Result<Exit> {
     let mut deploy = Run::open(settings, Need::This, args.json)?;
-    let wanted = Wanted {
-        settings: deploy.session.settings.clone(),
-        source: deploy.session.source()?,
-        program: PROGRAM_ID.to_owned(),
-    };
+    let wanted = deploy.wanted()?;
     let mut ask_sudo = args.ask_sudo;
     for round in 0..ROUNDS {
         let observed = deploy.observe(args.dry_run)?;
@@ -97,6 +93,21 @@ pub(crate) fn roll_back(settings: Option<&Path>, args: &cli::Rollback) -> Result
         }
         outcome => rollback.lament(&release, outcome),
     }
+}
+
+/// Brings the host back to the release that it has. What is declared anew since then is for a deploy to bring.
+pub(crate) fn restore(settings: Option<&Path>) -> Result<Exit> {
+    let mut restore = Run::open(settings, Need::This, false)?;
+    let observed = restore.observe(false)?;
+    let (plan, contents) = plan(&restore.wanted()?, &observed)?;
+    let release = plan.release.id.clone();
+    if observed.current.as_ref() != Some(&release) {
+        return Err(Failure::new(Class::Refused, "what is declared is not what was deployed last")
+            .hint("`cargo xtask deploy` brings the host there; --dry-run shows what that means")
+            .into());
+    }
+    let outcome = restore.carry_out(plan, contents);
+    restore.lament(&release, outcome)
 }
 
 /// Follows a deploy, a rollback or a verb that goes on as a job.
@@ -161,6 +172,11 @@ impl Run {
         let begun = Instant::now();
         let session = Session::open(settings, need)?;
         Ok(Run { session, json, begun, changed: 0, noted: BTreeSet::new(), job: None, restarted: false })
+    }
+
+    fn wanted(&self) -> Result<Wanted> {
+        let (settings, source) = (self.session.settings.clone(), self.session.source()?);
+        Ok(Wanted { settings, source, program: PROGRAM_ID.to_owned() })
     }
 
     fn observe(&mut self, contents: bool) -> Result<Observed> {

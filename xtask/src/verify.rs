@@ -21,7 +21,7 @@ use crate::{
     agent, cli,
     report::{self, Exit},
     session::{Need, Session},
-    there,
+    there::{self, As},
 };
 
 pub(crate) fn run(settings: Option<&Path>, args: &cli::Verify) -> Result<Exit> {
@@ -108,7 +108,7 @@ fn here(session: &mut Session, json: bool) -> Result<Vec<Check>> {
 /// there has been told in its own words.
 fn there(session: &mut Session, json: bool) -> Result<Result<Vec<Check>, Exit>> {
     report::say(&format!("asked on {} itself, where the components listen on loopback", session.host()));
-    let (answer, exit) = there::answer(session, &["verify", "--json"])?;
+    let (answer, exit) = there::answer(session, &["verify", "--json"], As::Question)?;
     let Ok(Answer { mut checks }) = serde_json::from_str(&answer) else { return Ok(Err(exit)) };
     // They are judged anew, by what is seen from here.
     checks.retain(|check| !criteria::is_criterion(check));

@@ -5,7 +5,7 @@
 
 mod back;
 mod check;
-mod manifest;
+pub(crate) mod manifest;
 mod model;
 mod preflight;
 mod prometheus;

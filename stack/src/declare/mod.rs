@@ -4,6 +4,7 @@
 //! is another: the files of nginx, Prometheus and Grafana are the same whoever starts these.
 
 mod alertmanager;
+mod certificate;
 mod compose;
 pub(crate) mod docker;
 mod engine;
@@ -97,6 +98,7 @@ pub fn question(settings: &Settings, program: &str) -> Question {
         native,
         contents: false,
         facts: None,
+        certificate_files: certificate::files(settings),
         fixed_ports: docker::doors(settings).into_values().filter(|_| native || docker).collect(),
         images: docker.then(|| docker::images(settings, program).into_values().collect()),
     }

@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use super::{
-    Host, Made, alertmanager, compose,
+    Host, Made, alertmanager, certificate, compose,
     docker::{SECRETS, doors, free, missing_secrets},
     engine, grafana,
     nginx::{self, Doors},
@@ -40,8 +40,9 @@ pub(crate) const RIVALS: [(&str, &str); 4] = [
     ("/etc/systemd/system/ollama.service", "`sudo systemctl disable --now ollama`"),
 ];
 
-/// Homebrew's formulas, each called like the program that it brings.
-const FORMULAS: [&str; 5] = ["nginx", "prometheus", "alertmanager", "node_exporter", "grafana"];
+/// Homebrew's formulas by the program that each brings.
+const FORMULAS: [(&str, &str); 4] =
+    [("nginx", "nginx"), ("prometheus", "prometheus"), ("node_exporter", "node_exporter"), ("grafana", "grafana")];
 
 /// SHA-256 of Ollama's release files, of the version that this program was tested with.
 const TARBALLS: [(&str, &str); 3] = [
@@ -61,6 +62,8 @@ pub(super) fn make(host: &Host<'_>) -> Result<Made, Failure> {
         usable(host)?;
     }
     first.extend(missing_secrets(host).filter(|_| host.program("grafana").is_some()));
+    let certificate = certificate::wanted(host)?;
+    first.extend(certificate.first);
     not_in_the_way(host, native)?;
     let tarball = tarball(host)?;
     let models = models(host, native);
@@ -87,7 +90,7 @@ pub(super) fn make(host: &Host<'_>) -> Result<Made, Failure> {
         Some(program) => services.push(node_exporter(host, program)),
         None => absent.push(missing(host, Component::NodeExporter, "prometheus-node-exporter", "node_exporter")),
     }
-    contents.extend(told_files(host, &mut services));
+    contents.extend(told_files(host, &mut services, certificate.digest));
     if let Some(init) = native.init {
         let text = service::text(init, &host.root, &native.user, &host.observed.account.home);
         contents.insert(service::file(init, &host.root), text);
@@ -100,8 +103,8 @@ pub(super) fn make(host: &Host<'_>) -> Result<Made, Failure> {
 /// The steps that bring what is missing, where there is something that can bring it.
 fn install(host: &Host<'_>) -> Vec<Step> {
     if let Some(brew) = host.program("brew") {
-        let lacking = FORMULAS.iter().filter(|program| host.program(program).is_none());
-        let formulas: Vec<String> = lacking.map(|formula| (*formula).to_owned()).collect();
+        let lacking = FORMULAS.iter().filter(|(program, _)| host.program(program).is_none());
+        let formulas: Vec<String> = lacking.map(|(_, formula)| (*formula).to_owned()).collect();
         if formulas.is_empty() {
             return Vec::new();
         }
@@ -299,11 +302,12 @@ fn grafana_files(host: &Host<'_>) -> Contents {
 }
 
 /// The files of those that tell which ones are in force.
-fn told_files(host: &Host<'_>, services: &mut [Service]) -> Contents {
+fn told_files(host: &Host<'_>, services: &mut [Service], certificate: Option<String>) -> Contents {
     let doors = Doors {
         api: (host.settings.ports.api, host.port(Component::Gateway)),
         grafana: (host.settings.ports.lan_grafana, host.port(Component::Grafana)),
         prometheus: (host.settings.ports.lan_prometheus, host.port(Component::Prometheus)),
+        tls: certificate.map(|digest| (host.root.certificate().display().to_string(), digest)),
         ipv6: host.observed.ipv6,
     };
     let (mut contents, edge) = host.told("nginx/", |name| {
@@ -314,7 +318,7 @@ fn told_files(host: &Host<'_>, services: &mut [Service]) -> Contents {
         });
         files
     });
-    contents.extend(watching(host, services));
     services.iter_mut().filter(|it| it.component == Component::Edge).for_each(|it| it.config = Some(edge.clone()));
+    contents.extend(watching(host, services));
     contents
 }

@@ -29,8 +29,16 @@ pub(super) fn make(host: &Host<'_>) -> Made {
         None => absent.push(missing(host, Component::NodeExporter, "prometheus-node-exporter", "node_exporter")),
     }
     let contents = watching(host, &mut services);
-    let (notes, first, doors) = (Vec::new(), Vec::new(), [].into());
-    Made { services, absent, contents, notes, first, doors, engine: None, init: None }
+    Made {
+        services,
+        absent,
+        contents,
+        notes: Vec::new(),
+        first: Vec::new(),
+        doors: [].into(),
+        engine: None,
+        init: None,
+    }
 }
 
 /// The files of those that watch the others, each told by a name.

@@ -12,7 +12,7 @@ use std::{
 };
 
 use super::{
-    Follow, Host,
+    Follow, Host, certificate,
     control::change,
     journal::{Journal, Undo},
     lock, observe,
@@ -125,6 +125,7 @@ impl Apply<'_> {
             Step::Gate { timeout_s, .. } => {
                 self.starter().gate(&self.plan.release, Duration::from_secs(*timeout_s), follow)
             }
+            Step::Certify { names, files } => certificate::certify(self.root, names, files.as_ref()),
             Step::Generate { secret } => secrets::generate(self.root, secret),
             Step::Supervise { .. }
             | Step::Start { .. }

@@ -5,6 +5,7 @@
 
 mod apply;
 mod ask;
+mod certificate;
 mod control;
 mod docker;
 mod job;
@@ -84,6 +85,7 @@ impl Host {
                 let nothing = File::open("/dev/null").doing("cannot open", Path::new("/dev/null"))?;
                 verb::run(&self.root, &args, nothing, follow).map(|code| Reply::Ended(Ended::Ran(code)))
             }
+            Request::AsRoot { what, commands } => root::run(self, &what, &commands, follow).map(|()| Reply::Done),
             Request::Control { action, components } => {
                 control::control(&self.root, action, &components, follow).map(|()| Reply::Done)
             }

@@ -10,7 +10,7 @@ use std::{
 use chrono::{DateTime, Utc};
 use walkdir::WalkDir;
 
-use super::{docker, journal, machine, native, port, secrets};
+use super::{certificate, docker, journal, machine, native, port, secrets};
 use crate::{
     backup::Backups,
     component::{Component, Runtime},
@@ -60,6 +60,8 @@ pub(super) fn observe(root: &Root, question: &Question) -> Result<Observed, Fail
         program: read_text(&root.program_id())?.filter(|_| root.program().exists()),
         damaged: manifest.map(|release| damaged(root, release)).unwrap_or_default(),
         contents: manifest.filter(|_| question.contents).map(|it| contents(root, it)).unwrap_or_default(),
+        certificate: certificate::read(root)?,
+        offered: question.certificate_files.as_ref().and_then(certificate::offered),
         account: account(),
         ipv6: TcpListener::bind((Ipv6Addr::UNSPECIFIED, 0)).is_ok(),
         taken: taken(question, root, &components),

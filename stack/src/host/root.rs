@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use super::Follow;
+use super::{Follow, Host, lock};
 use crate::{
     failure::{Class, Doing, Failure},
     plan::Plan,
@@ -120,6 +120,13 @@ fn with_environment(before: &[&str], command: &Command) -> Command {
     words.extend(command.args.iter().cloned());
     let program = words.remove(0).into();
     Command { program, args: words, env: [].into() }
+}
+
+/// Has root run commands that belong to no release.
+pub(super) fn run(host: &Host, what: &str, commands: &[Command], follow: &mut Follow<'_>) -> Result<(), Failure> {
+    let way = Way::find(&commands.iter().collect::<Vec<_>>(), host.password.as_ref())?;
+    let lock = lock(&host.root, what)?;
+    commands.iter().try_for_each(|command| way.run(command, &lock, follow))
 }
 
 fn refused(commands: &[&Command], why: &str, said: &str) -> Failure {

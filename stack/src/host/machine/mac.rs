@@ -2,13 +2,14 @@
 
 use std::{
     fs,
+    net::Ipv6Addr,
     path::{Path, PathBuf},
     time::SystemTime,
 };
 
 use serde_json::Value;
 
-use super::{ask, number};
+use super::{ask, network_of, number};
 use crate::{
     layout::expand,
     machine::{Gpu, Mac, Machine},
@@ -31,6 +32,7 @@ pub(super) fn system() -> Machine {
         memory_bytes: number("sysctl", &["-n", "hw.memsize"]),
         gpus: ask("system_profiler", &["-json", "SPDisplaysDataType"]).map(|json| gpus(&json)).unwrap_or_default(),
         gpu_limit_bytes: number::<u64>("sysctl", &["-n", "iogpu.wired_limit_mb"]).map(|mebibytes| mebibytes << 20),
+        on_link: ask("ifconfig", &["-a"]).map(|text| on_link(&text)).unwrap_or_default(),
         uptime_s: uptime(),
         mac: Some(Mac {
             sleep_min: pmset(&power, "sleep").and_then(|minutes| minutes.parse().ok()),
@@ -112,6 +114,17 @@ fn serves(list: &str) -> bool {
     rows.any(|row| row.first() == Some(&"ollama") && row.get(1) == Some(&"started"))
 }
 
+/// `inet6 2001:db8::7 prefixlen 64 autoconf secured`; link-local addresses have a `%` and an interface.
+fn on_link(ifconfig: &str) -> Vec<String> {
+    let network = |line: &str| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let ["inet6", address, "prefixlen", length, ..] = words[..] else { return None };
+        let address: Ipv6Addr = address.parse().ok().filter(|it: &Ipv6Addr| !it.is_loopback())?;
+        Some(network_of(address, length.parse().ok()?))
+    };
+    ifconfig.lines().filter_map(network).collect()
+}
+
 /// What the kernel calls free of memory; see `llm_host_memory_free_ratio` in the rules for why not what is unused.
 pub(crate) fn memory_free_percent() -> Option<u32> {
     ask("memory_pressure", &["-Q"]).and_then(|text| free_percent(&text))
@@ -191,6 +204,13 @@ mod tests {
         assert_eq!(is_on("Firewall is disabled. (State = 0)", "Firewall is "), Some(false));
         assert_eq!(is_on("Firewall is enabled. (State = 1)", "Firewall is "), Some(true));
         assert_eq!(is_on("Firewall is blocking", "Firewall is "), None);
+    }
+
+    #[test]
+    fn reads_the_networks_that_it_is_on() {
+        let text = "en0: flags=8863<UP> mtu 1500\n\tinet6 fe80::1%en0 prefixlen 64 scopeid 0x4\n\tinet6 2001:db8:1:2:3:4:5:6 prefixlen 64 \
+                    autoconf secured\n\tinet 192.168.1.7 netmask 0xffffff00\nlo0:\n\tinet6 ::1 prefixlen 128\n";
+        assert_eq!(on_link(text), ["2001:db8:1:2::/64"]);
     }
 
     #[test]

@@ -10,7 +10,7 @@ pub(crate) use mac::memory_free_percent;
 
 use std::{
     env, io,
-    net::{IpAddr, UdpSocket},
+    net::{IpAddr, Ipv6Addr, UdpSocket},
     path::{Path, PathBuf},
 };
 
@@ -65,6 +65,12 @@ fn address() -> Option<IpAddr> {
         Ok(socket.local_addr()?.ip())
     };
     reached.or_else(|| leaves().ok())
+}
+
+/// The network that an address is on.
+fn network_of(address: Ipv6Addr, prefix_length: u8) -> String {
+    let mask = u128::MAX.checked_shl(128 - u32::from(prefix_length.min(128))).unwrap_or(0);
+    format!("{}/{prefix_length}", Ipv6Addr::from(u128::from(address) & mask))
 }
 
 /// The answer of a system's own tool.

@@ -63,7 +63,7 @@ pub struct Disk {
 }
 
 /// How a Mac is set up.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mac {
     /// Where Homebrew is.
     pub homebrew: Option<PathBuf>,

@@ -68,7 +68,7 @@ fn conclude(checks: &[Check], args: &cli::Verify, tell: impl Fn(&Check) -> io::R
 /// How the host came back, asked on the host itself; that it was asked is written down there.
 pub(crate) fn reboot(session: &mut Session) -> Result<Result<Vec<Check>, Exit>> {
     if !session.is_here {
-        let (answer, exit) = there::answer(session, &["verify", "--reboot", "--json"])?;
+        let (answer, exit) = there::answer(session, &["verify", "--reboot", "--json"], there::As::Question)?;
         return Ok(serde_json::from_str(&answer).map(|Answer { checks }| checks).map_err(|_| exit));
     }
     let facts = Some(session.settings.engine.models_path.clone());

@@ -108,7 +108,6 @@ fn begin(asked: &str, default: &str, options: &Options) -> Result<(Outcome, Cloc
         schema: SCHEMA,
         program: concat!("xtask ", env!("CARGO_PKG_VERSION")).to_owned(),
         began: clock.wall.to_rfc3339_opts(SecondsFormat::Secs, true),
-        model,
         engine,
         host: if endpoint.is_here() { options.hardware.clone() } else { Hardware::default() },
         pinned: Pinned {
@@ -117,6 +116,7 @@ fn begin(asked: &str, default: &str, options: &Options) -> Result<(Outcome, Cloc
             think: (model.thinks && options.api == Api::Native).then_some(true),
             ..Pinned::default()
         },
+        model,
         objectives: options.objectives,
         warnings,
         ..Outcome::default()

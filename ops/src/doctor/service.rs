@@ -220,17 +220,7 @@ mod tests {
 
     #[test]
     fn homebrews_own_engine_beside_ours_is_found() {
-        let mac = |ollama_service| Mac {
-            homebrew: None,
-            sleep_min: None,
-            restarts_after_power_failure: None,
-            filevault: None,
-            firewall: None,
-            ollama_app: false,
-            ollama_service,
-            memory_free_percent: None,
-            swap_used_bytes: None,
-        };
+        let mac = |ollama_service| Mac { ollama_service, ..Mac::default() };
         assert_eq!(rival(&mac(Some(true)), Runtime::Native).unwrap().id, "second-engine");
         assert_eq!(rival(&mac(Some(true)), Runtime::Sandbox), None);
         assert_eq!(rival(&mac(Some(false)), Runtime::Native), None);

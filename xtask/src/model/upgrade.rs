@@ -152,7 +152,7 @@ fn on_host(
     if session.is_here {
         return here(Session::open(settings, Need::Any)?);
     }
-    let (data, exit) = there::answer(session, words, As::Question)?;
+    let (data, exit) = there::answer(session, words, As::Job)?;
     report::data(&data)?;
     Ok(exit)
 }

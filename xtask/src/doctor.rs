@@ -9,7 +9,6 @@ use serde::{Deserialize, Serialize};
 use stack::{
     component::{Component, Runtime},
     failure::{Class, Failure},
-    observed::Question,
     protocol::{Action, Event, LogQuery, Progress},
     secret::Secret,
     settings::{RuntimeChoice, Settings, Tls},
@@ -119,13 +118,7 @@ fn here(settings: Option<&Path>, args: &cli::Doctor) -> Result<Exit> {
 }
 
 fn gather(session: &mut Session) -> Result<Evidence> {
-    let facts = Some(session.settings.engine.models_path.clone());
-    let observed = session.client.observe(Question { facts, ..Question::default() })?;
-    if observed.current.is_none() {
-        return Err(Failure::new(Class::Nothing, format!("nothing is deployed in {}", observed.root.display()))
-            .hint("`cargo xtask preflight` judges the machine, `cargo xtask deploy` brings up a stack")
-            .into());
-    }
+    let observed = session.deployed()?;
     let evidence = doctor::gather(observed, &session.settings, &mut |what| {
         progress::show(&Progress { what: what.to_owned(), done_bytes: 0, total_bytes: None });
     });

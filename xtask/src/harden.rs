@@ -16,7 +16,7 @@ use serde_json::json;
 use stack::{
     failure::{Class, Failure},
     layout::Root,
-    observed::{Observed, Question},
+    observed::Observed,
 };
 
 use crate::{
@@ -37,7 +37,7 @@ pub(crate) fn run(settings: Option<&Path>, args: &cli::Harden) -> Result<Exit> {
     if args.ca {
         return authority(&mut session);
     }
-    let observed = observe(&mut session)?;
+    let observed = session.deployed()?;
     let measures = harden::measures(&session.settings, &observed);
     report::data(&match args.json {
         true => format!("{}\n", json!({ "measures": measures })),
@@ -53,7 +53,7 @@ pub(crate) fn run(settings: Option<&Path>, args: &cli::Harden) -> Result<Exit> {
 
 /// What clients are to trust.
 fn authority(session: &mut Session) -> Result<Exit> {
-    let path = Root::new(observe(session)?.root).authority().join("authority.pem");
+    let path = Root::new(session.deployed()?.root).authority().join("authority.pem");
     let Ok(pem) = fs::read_to_string(&path) else {
         return Err(Failure::new(Class::Nothing, "this host has no authority of its own")
             .hint("`tls = \"internal\"` under [edge] in stack.toml, then cargo xtask deploy")
@@ -62,17 +62,6 @@ fn authority(session: &mut Session) -> Result<Exit> {
     report::data(&pem)?;
     report::say("docs/care.md says how macOS, iOS and Linux come to trust it");
     Ok(Exit::Done)
-}
-
-fn observe(session: &mut Session) -> Result<Observed> {
-    let facts = Some(session.settings.engine.models_path.clone());
-    let observed = session.client.observe(Question { facts, ..Question::default() })?;
-    if observed.current.is_none() {
-        return Err(Failure::new(Class::Nothing, format!("nothing is deployed in {}", observed.root.display()))
-            .hint("`cargo xtask deploy` brings up a stack")
-            .into());
-    }
-    Ok(observed)
 }
 
 fn line(measure: &Measure) -> String {
@@ -89,7 +78,7 @@ struct Found {
 
 /// Files are looked at where they are, ports are tried from here.
 fn audit(session: &mut Session, json: bool) -> Result<Exit> {
-    let observed = observe(session)?;
+    let observed = session.deployed()?;
     let mut findings = match session.is_here {
         true => harden::exposed_files(&observed.root),
         false => {

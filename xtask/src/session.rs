@@ -18,6 +18,7 @@ use stack::{
     failure::{Class, Failure},
     host::Host,
     layout::{self, Root},
+    observed::{Observed, Question},
     release::Contents,
     settings::{LoadError, RuntimeChoice, Settings},
     ssh::{self, Ssh, System},
@@ -74,6 +75,17 @@ impl Session {
         let Stack { settings, file, folder, is_here } = Stack::read(named)?;
         let transport = transport(&settings, &folder, need)?;
         Ok(Session { settings, file, folder, is_here, client: Client(transport), interrupt: Interrupt::listen()? })
+    }
+
+    /// What is deployed there, and on what machine.
+    pub(crate) fn deployed(&mut self) -> Result<Observed, Failure> {
+        let facts = Some(self.settings.engine.models_path.clone());
+        let observed = self.client.observe(Question { facts, ..Question::default() })?;
+        if observed.current.is_none() {
+            return Err(Failure::new(Class::Nothing, format!("nothing is deployed in {}", observed.root.display()))
+                .hint("`cargo xtask preflight` judges the machine, `cargo xtask deploy` brings up a stack"));
+        }
+        Ok(observed)
     }
 
     /// What the user wrote, to go into the release.

@@ -7,7 +7,6 @@ use ops::tune::{self, Tuning};
 use stack::{
     component::Component,
     failure::{Class, Failure},
-    observed::Question,
     protocol::Action,
     secret::Secret,
 };
@@ -62,13 +61,7 @@ fn look(session: &mut Session, revert: bool) -> Result<Result<Tuning, Exit>> {
         let (answer, exit) = there::answer(session, words, As::Question)?;
         return Ok(serde_json::from_str(&answer).map_err(|_| exit));
     }
-    let facts = Some(session.settings.engine.models_path.clone());
-    let observed = session.client.observe(Question { facts, ..Question::default() })?;
-    if observed.current.is_none() {
-        return Err(Failure::new(Class::Nothing, format!("nothing is deployed in {}", observed.root.display()))
-            .hint("`cargo xtask deploy` brings up a stack; how the machine was before is written down beside it")
-            .into());
-    }
+    let observed = session.deployed()?;
     Ok(Ok(match revert {
         true => tune::revert(&observed)?,
         false => tune::tune(&observed, &session.settings)?,

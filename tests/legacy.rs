@@ -19,7 +19,7 @@ use crate::stage::copy;
 const HOSTILE: [&str; 6] = ["two words", "", "it's \"quoted\"", "$HOME `id`", "*", "back\\slash\nnewline"];
 
 /// What is called, and the argv that the verb then sees.
-const HANDED_OVER: [(&str, &[&str], &[&str]); 28] = [
+const HANDED_OVER: [(&str, &[&str], &[&str]); 29] = [
     ("start.sh", &[], &["deploy"]),
     ("stop.sh", &[], &["stop"]),
     ("logs.sh", &[], &["logs", "--follow", "ollama"]),
@@ -37,6 +37,7 @@ const HANDED_OVER: [(&str, &[&str], &[&str]); 28] = [
     ("scripts/setup/docker-setup.sh", &[], &["deploy"]),
     ("scripts/validate-config.sh", &[], &["deploy", "--dry-run"]),
     ("scripts/validate-env.sh", &[], &["deploy", "--dry-run"]),
+    ("scripts/calculate-resources.sh", &[], &["tune", "--dry-run"]),
     ("scripts/testing/benchmark-llm.sh", &[], &["bench"]),
     ("scripts/testing/benchmark-llm.sh", &["m:1", "--json"], &["bench", "m:1", "--json"]),
     ("scripts/testing/test-integration.sh", &[], &["verify"]),

@@ -7,20 +7,24 @@ use serde_json::Value;
 
 use crate::stage::Stage;
 
-const HERE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests");
+pub(crate) const HERE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests");
 
 /// A stage that takes itself for a Mac.
-fn mac() -> Stage {
+pub(crate) fn mac() -> Stage {
     let stage = Stage::new();
-    fs::create_dir_all(stage.path("state")).unwrap();
-    let state = stage.path("state").display().to_string();
-    for tool in fs::read_dir(format!("{HERE}/mac")).unwrap() {
-        let tool = tool.unwrap();
-        let name = tool.file_name().into_string().unwrap();
-        let places = format!("STAND_IN_STATE='{state}' STAND_IN_FIXTURES='{HERE}/fixtures/macos'");
-        stage.script(&name, &format!("{places} exec '{HERE}/mac/{name}' \"$@\""));
-    }
+    stand_in(&stage, "mac");
     stage
+}
+
+/// Puts the tools of a system first on PATH; what they change is below `state`.
+pub(crate) fn stand_in(stage: &Stage, system: &str) {
+    fs::create_dir_all(stage.path("state")).unwrap();
+    let (state, bin) = (stage.path("state").display().to_string(), stage.path("bin").display().to_string());
+    for tool in fs::read_dir(format!("{HERE}/{system}")).unwrap() {
+        let name = tool.unwrap().file_name().into_string().unwrap();
+        let places = format!("STAND_IN_STATE='{state}' STAND_IN_BIN='{bin}' STAND_IN_FIXTURES='{HERE}/fixtures/macos'");
+        stage.script(&name, &format!("{places} exec '{HERE}/{system}/{name}' \"$@\""));
+    }
 }
 
 /// `preflight --json` by the name of the check.
@@ -41,6 +45,8 @@ fn preflight_judges_a_mac_by_what_its_tools_say() {
     assert!(said.contains("WARN  power failure       the machine does not tell"), "{said}");
     assert!(said.contains("WARN  FileVault           on"), "{said}");
     assert!(!said.contains("Ollama service"), "{said}");
+    assert!(said.contains("PASS  default model       qwen2.5-coder:32b-instruct-q8_0, "), "{said}");
+    assert!(said.contains("WARN  upgrade model       qwen3:235b-a22b-q4_K_M, "), "{said}");
     assert!(!stage.root().exists(), "preflight changes nothing");
 }
 
@@ -53,6 +59,21 @@ fn preflight_sees_what_has_changed() {
     assert_eq!(check(&stage, "sleep")["result"], "pass");
     assert_eq!(check(&stage, "GPU memory limit")["detail"], "48.0 GiB by hand, until the next restart");
     assert_eq!(check(&stage, "Ollama service")["fix"], "brew services stop ollama");
+    // Docker without a screen, and a model that is too large.
+    assert_eq!(check(&stage, "default model")["result"], "pass");
+    stage.write(
+        "stack.toml",
+        &format!("{}\n[models]\ndefault = \"qwen3:235b\"\n", fs::read_to_string(stage.path("stack.toml")).unwrap()),
+    );
+    assert_eq!(check(&stage, "default model")["result"], "fail");
+    stage.script("docker", "echo 'cannot connect' >&2; exit 1");
+    stage.script("colima", "exit 0");
+    stage.write(".docker/config.json", "{\"credsStore\": \"osxkeychain\"}");
+    let docker = check(&stage, "Docker");
+    assert_eq!(docker["result"], "warn");
+    for words in ["Colima is installed, and does not run", "locked over ssh"] {
+        assert!(docker["detail"].as_str().unwrap().contains(words), "{docker}");
+    }
     stage.script("sw_vers", "echo 13.6");
     let old = check(&stage, "system");
     assert_eq!(

@@ -14,8 +14,19 @@ use std::{
 };
 
 /// What the program is made from, below the workspace's root.
-pub(crate) const SOURCES: [&str; 10] =
-    ["Cargo.lock", "Cargo.toml", "backup", "config", "gateway", "ops", "sandbox", "stack", "wire", "xtask"];
+pub(crate) const SOURCES: [&str; 11] = [
+    "Cargo.lock",
+    "Cargo.toml",
+    "backup",
+    "config",
+    "docs/unverified-on-macos.md",
+    "gateway",
+    "ops",
+    "sandbox",
+    "stack",
+    "wire",
+    "xtask",
+];
 
 fn main() -> io::Result<()> {
     let root = PathBuf::from(env::var_os("CARGO_MANIFEST_DIR").unwrap_or_default()).join("..");

@@ -9,8 +9,10 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use stack::{
     machine::{Disk, Mac, Machine},
-    observed::Observed,
+    observed::{Engine, Observed},
 };
+
+use crate::model::fit::{self, Row};
 
 const GIB: u64 = 1 << 30;
 
@@ -63,8 +65,69 @@ pub fn preflight(observed: &Observed, machine: &Machine, now: DateTime<Utc>) -> 
     checks.push(clock(machine.clock, now));
     checks.push(address(machine));
     checks.extend(ports(observed));
+    checks.extend(docker(observed, machine));
     checks.extend(machine.mac.iter().flat_map(mac));
     checks
+}
+
+/// Judges whether a model fits, in memory and on the disk. `upgrade`: it is the one that the default may be changed for, and
+/// so no fault if it does not.
+pub fn model(name: &str, row: Option<&Row>, upgrade: bool) -> Check {
+    let title = if upgrade { "upgrade model" } else { "default model" };
+    let Some(row) = row else {
+        return warn(title, format!("{name}: nobody knows its size"), format!("cargo xtask model fit {name}"));
+    };
+    let needs = row.needs.as_deref().unwrap_or_default();
+    let total = row.total_bytes.or(row.bytes).map_or_else(String::new, |bytes| format!(", {}", gib(bytes)));
+    let fits = |rest: &str| format!("{name}{total}: {rest}");
+    match row.verdict {
+        fit::Verdict::Fits => pass(title, fits("fits")),
+        fit::Verdict::FitsWithLimit => warn(title, fits("fits once the GPU limit is raised"), "cargo xtask tune"),
+        fit::Verdict::FitsWithContext => {
+            warn(title, fits("fits with less context"), format!("set `context_length` under [engine] to {needs}"))
+        }
+        fit::Verdict::DoesNotFit if upgrade => {
+            warn(title, fits(&format!("does not fit: it needs {needs}")), "stay with the default")
+        }
+        fit::Verdict::DoesNotFit => fail(
+            title,
+            fits(&format!("does not fit: it needs {needs}")),
+            format!("choose another at `default` under [models]; `cargo xtask model fit {name}` shows other sizes"),
+        ),
+        fit::Verdict::Unknown => warn(title, fits(&format!("nobody knows {needs}")), "a pull tells"),
+    }
+}
+
+/// Docker, and on a Mac whether it would be there with nobody at the screen.
+fn docker(observed: &Observed, machine: &Machine) -> Option<Check> {
+    let name = "Docker";
+    let native = "nothing, if the runtime is native: it needs no Docker";
+    let mac = machine.mac.as_ref();
+    Some(match (&observed.docker.as_ref()?.engine, mac) {
+        (Engine::Absent, Some(_)) => pass(name, "not installed: the native runtime needs none"),
+        (Engine::Absent, None) => pass(name, "not installed: a deploy installs it where the runtime needs it"),
+        (Engine::Silent(said), None) => {
+            warn(name, format!("its engine does not answer: {said}"), "sudo systemctl enable --now docker")
+        }
+        (Engine::Answers { version, .. }, None) => pass(name, version.clone()),
+        (engine, Some(mac)) => {
+            let apps = if mac.docker_apps.is_empty() { "Docker".to_owned() } else { mac.docker_apps.join(", ") };
+            let runs = if matches!(engine, Engine::Silent(_)) { ", and does not run" } else { "" };
+            let keychain = match mac.docker_keychain {
+                true => "; its passwords are in the keychain, which is locked over ssh, and so a pull fails",
+                false => "",
+            };
+            let detail = format!(
+                "{apps} is installed{runs}: not fit for a Mac without a screen, since it starts when somebody logs in there \
+                 and ends with them{keychain}"
+            );
+            let fix = match mac.docker_keychain {
+                true => format!("{native}; else take `credsStore` out of ~/.docker/config.json"),
+                false => native.to_owned(),
+            };
+            warn(name, detail, fix)
+        }
+    })
 }
 
 fn pass(name: &'static str, detail: impl Into<String>) -> Check {
@@ -211,7 +274,7 @@ fn ports(observed: &Observed) -> Vec<Check> {
 
 /// What is particular to a Mac that serves without a screen.
 fn mac(mac: &Mac) -> Vec<Check> {
-    let power = "sudo pmset -a sleep 0 disksleep 0 womp 1 autorestart 1";
+    let power = "cargo xtask tune, once it is deployed; or sudo pmset -a sleep 0 disksleep 0 womp 1 autorestart 1";
     let mut checks = vec![
         match mac.sleep_min {
             Some(0) => pass("sleep", "never"),

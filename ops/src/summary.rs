@@ -76,6 +76,7 @@ impl Summary {
 
 fn parts(host: &str, release: &Release, observed: &Observed) -> Vec<Part> {
     let doors = &release.content.doors;
+    let scheme = release.content.scheme();
     let present = release.content.services.iter().map(|service| {
         let running = observed.components.get(&service.component);
         let stopped = observed.desired.stopped.contains(&service.component) || observed.desired.halted;
@@ -91,7 +92,7 @@ fn parts(host: &str, release: &Release, observed: &Observed) -> Vec<Part> {
             name: service.component,
             state,
             url: Some(service.url("")),
-            lan_url: doors.get(&service.component).and_then(|port| lan_url(host, observed.reached_at, *port)),
+            lan_url: doors.get(&service.component).and_then(|port| lan_url(scheme, host, observed.reached_at, *port)),
             detail,
         }
     });
@@ -114,11 +115,11 @@ fn no_container(observed: &Observed) -> String {
 }
 
 /// By the address that the live connection has found the host at, else by its name: never by a guess about interfaces.
-fn lan_url(host: &str, reached_at: Option<IpAddr>, port: u16) -> Option<String> {
+fn lan_url(scheme: &str, host: &str, reached_at: Option<IpAddr>, port: u16) -> Option<String> {
     match reached_at {
-        Some(address) => Some(format!("http://{}", SocketAddr::new(address, port))),
+        Some(address) => Some(format!("{scheme}://{}", SocketAddr::new(address, port))),
         None if host == "localhost" => None,
-        None => Some(format!("http://{host}:{port}")),
+        None => Some(format!("{scheme}://{host}:{port}")),
     }
 }
 
@@ -128,7 +129,7 @@ mod tests {
 
     #[test]
     fn a_door_is_told_by_the_address_of_the_live_connection() {
-        let url = |host, address: Option<&str>| lan_url(host, address.map(|it| it.parse().unwrap()), 11434);
+        let url = |host, address: Option<&str>| lan_url("http", host, address.map(|it| it.parse().unwrap()), 11434);
         assert_eq!(url("studio", Some("10.0.0.2")).as_deref(), Some("http://10.0.0.2:11434"));
         assert_eq!(url("studio", Some("fd00::2")).as_deref(), Some("http://[fd00::2]:11434"));
         assert_eq!(url("studio.local", None).as_deref(), Some("http://studio.local:11434"));

@@ -19,7 +19,10 @@ use stack::{
     observed::{Observed, State},
 };
 
-use crate::summary::{Part, Summary};
+use crate::{
+    https::{self, Trust},
+    summary::{Part, Summary},
+};
 
 /// A model may have to be read from disk first.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(300);
@@ -85,8 +88,13 @@ pub fn from_client(summary: &Summary) -> Vec<Check> {
             _ => "/api/version",
         };
         ask(format!("{component} answers from here"), &mut || {
-            let answer = client.get(format!("{url}{path}")).timeout(TIMEOUT).send().map_err(|error| fail(&error))?;
-            match answer.status() {
+            let url_asked = format!("{url}{path}");
+            let status = if url.starts_with("https:") {
+                https::get(&url_asked, Trust::System).map_err(Miss::Fail)?.0
+            } else {
+                client.get(url_asked).timeout(TIMEOUT).send().map_err(|error| fail(&error))?.status().as_u16()
+            };
+            match StatusCode::from_u16(status).unwrap_or_default() {
                 status if status.is_success() => Ok(url.to_owned()),
                 StatusCode::FORBIDDEN => Err(Miss::Fail(format!("{url} lets nobody in from here: see edge.allow"))),
                 status => Err(Miss::Fail(format!("{url} answers {status}"))),

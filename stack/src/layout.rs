@@ -90,6 +90,16 @@ impl Root {
         format!("stack-{}", &sha256_hex(self.0.as_os_str().as_encoded_bytes())[..8])
     }
 
+    /// What the system's service manager knows this root's supervisor by.
+    pub(crate) fn service(&self) -> String {
+        format!("frontier-llm-{}-stack", &sha256_hex(self.0.as_os_str().as_encoded_bytes())[..8])
+    }
+
+    /// Engines by version, as they were unpacked.
+    pub(crate) fn engines(&self) -> PathBuf {
+        self.0.join("engines")
+    }
+
     pub(crate) fn state(&self) -> PathBuf {
         self.0.join("state")
     }
@@ -102,6 +112,11 @@ impl Root {
     /// The releases that passed their gate, the newest last.
     pub(crate) fn history(&self) -> PathBuf {
         self.state().join("history.json")
+    }
+
+    /// Written when somebody has asked how the host came back after a restart.
+    pub fn reboot(&self) -> PathBuf {
+        self.state().join("reboot")
     }
 
     /// Held by whoever changes this host.
@@ -129,14 +144,19 @@ impl Root {
         self.state().join("supervisor.lock")
     }
 
+    /// What says of running components which processes they are; nginx keeps its own there too.
+    pub(crate) fn run(&self) -> PathBuf {
+        self.state().join("run")
+    }
+
     /// Held by a running component and everything that it starts.
     pub(crate) fn component_lock(&self, component: Component) -> PathBuf {
-        self.state().join(format!("run/{component}.lock"))
+        self.run().join(format!("{component}.lock"))
     }
 
     /// Which process a component is.
     pub(crate) fn component_record(&self, component: Component) -> PathBuf {
-        self.state().join(format!("run/{component}.json"))
+        self.run().join(format!("{component}.json"))
     }
 
     /// What components and scheduled runs printed.
@@ -169,6 +189,21 @@ impl Root {
         self.data().join("textfile")
     }
 
+    /// How the machine was set before it was tuned.
+    pub fn tuned(&self) -> PathBuf {
+        self.state().join("tune.json")
+    }
+
+    /// The host's own authority, for nobody else's eyes.
+    pub fn authority(&self) -> PathBuf {
+        self.state().join("tls")
+    }
+
+    /// What the edge shows: certificate and key.
+    pub(crate) fn certificate(&self) -> PathBuf {
+        self.authority().join("edge")
+    }
+
     pub(crate) fn jobs(&self) -> PathBuf {
         self.state().join("jobs")
     }
@@ -189,9 +224,9 @@ impl Root {
     }
 
     /// The folders that must exist before anything else.
-    pub(crate) fn skeleton(&self) -> [PathBuf; 8] {
+    pub(crate) fn skeleton(&self) -> [PathBuf; 9] {
         let (state, textfile) = (self.state(), self.textfile());
-        let (run, gateway) = (state.join("run"), state.join("gateway"));
-        [self.bin(), self.releases(), state, run, gateway, self.logs(), self.data(), textfile]
+        let (run, gateway) = (self.run(), state.join("gateway"));
+        [self.bin(), self.releases(), state, run, gateway, self.logs(), self.data(), textfile, self.certificate()]
     }
 }

@@ -27,6 +27,9 @@ pub struct Machine {
     pub disks: Vec<Disk>,
     /// The address by which this client reached the host, else the one that traffic to other networks leaves from.
     pub address: Option<IpAddr>,
+    /// IPv6 networks that it is on, but for link-local ones: `2001:db8:1::/64`.
+    #[serde(default)]
+    pub on_link: Vec<String>,
     /// The machine's clock when it was asked.
     pub clock: DateTime<Utc>,
     /// Since its last start, in seconds.
@@ -60,7 +63,7 @@ pub struct Disk {
 }
 
 /// How a Mac is set up.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Mac {
     /// Where Homebrew is.
     pub homebrew: Option<PathBuf>,
@@ -76,6 +79,12 @@ pub struct Mac {
     pub ollama_app: bool,
     /// Whether Homebrew's service has an engine running.
     pub ollama_service: Option<bool>,
+    /// What brings Docker there, by name.
+    #[serde(default)]
+    pub docker_apps: Vec<String>,
+    /// Whether Docker's client keeps passwords in the keychain.
+    #[serde(default)]
+    pub docker_keychain: bool,
     /// Free memory as the kernel judges it, in percent.
     pub memory_free_percent: Option<u32>,
     /// Swap in use, in bytes.

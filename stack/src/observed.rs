@@ -35,6 +35,13 @@ pub struct Question {
     pub fixed_ports: BTreeSet<u16>,
     /// The images of a stack in containers; `None`: Docker is not needed.
     pub images: Option<BTreeSet<String>>,
+    /// Whether the components may be programs of the host's own: then what [`Native`] tells is wanted. Where Docker is asked
+    /// about as well, a Mac alone tells it.
+    #[serde(default)]
+    pub native: bool,
+    /// A certificate and its key that were got elsewhere, if the edge is to show them.
+    #[serde(default)]
+    pub certificate_files: Option<[PathBuf; 2]>,
     /// What is the machine? Asked with the folder of the models, which may begin with `~`.
     #[serde(default)]
     pub facts: Option<PathBuf>,
@@ -91,10 +98,25 @@ pub struct Observed {
     pub taken: BTreeMap<u16, String>,
     /// Docker, if it was asked about or the current release needs it.
     pub docker: Option<Docker>,
+    /// What matters where components are programs of the host's own, if it was asked about.
+    #[serde(default)]
+    pub native: Option<Native>,
     /// The secrets that the host keeps: by name, a digest of each under a key that never leaves it.
     pub secrets: BTreeMap<String, String>,
+    /// The certificate that the edge has.
+    #[serde(default)]
+    pub certificate: Option<Certificate>,
+    /// What the files that were asked about hold, by digest; `None`: they cannot be read.
+    #[serde(default)]
+    pub offered: Option<String>,
     /// The current release's files, if asked for.
     pub contents: Contents,
+    /// When the machine was started.
+    #[serde(default)]
+    pub booted: Option<DateTime<Utc>>,
+    /// Whether that was after the current release came to be, and nobody has asked since how it came back.
+    #[serde(default)]
+    pub restarted: bool,
     /// The machine, if asked for.
     #[serde(default)]
     pub facts: Option<Machine>,
@@ -115,6 +137,19 @@ impl Observed {
     pub fn last_good_before(&self, to: &ReleaseId) -> Option<&ReleaseId> {
         self.history.iter().rev().find(|id| *id != to && self.release(id).is_some())
     }
+}
+
+/// The certificate that the edge shows.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Certificate {
+    /// Of the certificate and its key.
+    pub digest: String,
+    /// What it was made for; none if it was got elsewhere.
+    pub names: Vec<String>,
+    /// When it ends, where that is known.
+    pub expires: Option<DateTime<Utc>>,
+    /// Whether the host's own authority made it.
+    pub internal: bool,
 }
 
 /// A user of the host.
@@ -161,6 +196,55 @@ pub enum Engine {
         /// The version of Compose, if there is a second one.
         compose: Option<String>,
     },
+}
+
+/// What a host has for components that are programs of its own.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Native {
+    /// What runs things from the machine's start on; `None`: nothing that we know.
+    pub init: Option<Init>,
+    /// The name of the user that we are.
+    pub user: String,
+    /// The service that has our supervisor run, if it is known there.
+    pub service: Option<SystemService>,
+    /// The engines that are there, by version, and what a download that was cut off has left.
+    pub engines: BTreeSet<String>,
+    /// Folders that hold models, of those that engines use by default.
+    pub stores: BTreeSet<PathBuf>,
+    /// What starts an engine of its own.
+    pub rivals: BTreeSet<PathBuf>,
+    /// macOS' application firewall, where it is on.
+    pub firewall: Option<Firewall>,
+}
+
+/// What runs things from the machine's start on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Init {
+    /// macOS'.
+    Launchd,
+    /// That of most Linux systems, where it is process 1.
+    Systemd,
+}
+
+/// A service as its manager knows it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SystemService {
+    /// The text of its definition.
+    pub definition: String,
+    /// Whether it runs now.
+    pub runs: bool,
+}
+
+/// What macOS' application firewall, which is on, does about nginx.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Firewall {
+    /// The firewall's own tool.
+    pub tool: PathBuf,
+    /// nginx, where its links lead to.
+    pub nginx: PathBuf,
+    /// Whether connections to that are let in.
+    pub admits: bool,
 }
 
 /// An apply that began and did not end.

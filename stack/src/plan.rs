@@ -4,10 +4,11 @@
 //! the host is as declared.
 
 mod contained;
+mod native;
 
 pub(crate) use contained::put_back;
 
-use std::fmt;
+use std::{fmt, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -18,7 +19,7 @@ use crate::{
     layout::Root,
     observed::{Observed, Running, State},
     process::Command,
-    release::{Contents, Release, ReleaseId, Service},
+    release::{Contents, Release, ReleaseId, Service, Tarball},
 };
 
 /// Releases that a host keeps: the current one and those to go back to.
@@ -27,8 +28,8 @@ const KEPT_RELEASES: usize = 3;
 /// How long components may take to become healthy.
 const GATE_TIMEOUT_S: u64 = 60;
 
-/// The same for containers: a first start may migrate a database, and what cannot stay up is noticed long before.
-const CONTAINERS_TIMEOUT_S: u64 = 180;
+/// The same with Grafana: a first start may migrate a database, and what cannot stay up is noticed long before.
+const DATABASE_TIMEOUT_S: u64 = 180;
 
 /// What it takes to bring a host from what was observed to what is declared.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -67,6 +68,26 @@ pub enum Step {
         what: String,
         /// Each may be run again.
         commands: Vec<Command>,
+    },
+    /// Have a tool of the user's own bring something.
+    Tool {
+        /// What.
+        what: String,
+        /// May be run again.
+        command: Command,
+    },
+    /// Get a release of the engine and unpack it beside the others.
+    Fetch(Tarball),
+    /// Have the system run our supervisor, from its own start on.
+    Serve {
+        /// Its name there.
+        service: String,
+        /// What root does for that. Each may be run again.
+        commands: Vec<Command>,
+        /// What root does to take it back, if it was not there before.
+        undo: Vec<Command>,
+        /// What runs now under an older definition, and so stops.
+        stops: Vec<Component>,
     },
     /// Write the release's files beside the others, verified against its manifest.
     StageRelease {
@@ -137,6 +158,13 @@ pub enum Step {
         /// Its name.
         secret: String,
     },
+    /// Have a certificate for the edge: of the host's own authority, which is made if there is none, or of files.
+    Certify {
+        /// What it is for. The host adds its own names.
+        names: Vec<String>,
+        /// The certificate and its key, if they were got elsewhere.
+        files: Option<[PathBuf; 2]>,
+    },
     /// Remove containers that are no component's.
     Clear {
         /// By id.
@@ -202,7 +230,7 @@ impl Step {
     /// What it has root do.
     pub fn as_root(&self) -> &[Command] {
         match self {
-            Step::AsRoot { commands, .. } => commands,
+            Step::AsRoot { commands, .. } | Step::Serve { commands, .. } => commands,
             _ => &[],
         }
     }
@@ -211,6 +239,7 @@ impl Step {
     pub fn interrupts(&self) -> Vec<Component> {
         match self {
             Step::Restart { component, .. } | Step::Stop { component } => vec![*component],
+            Step::Serve { stops, .. } => stops.clone(),
             Step::Up { components } => components.iter().filter(|it| it.serves).map(|it| it.component).collect(),
             _ => Vec::new(),
         }
@@ -252,7 +281,7 @@ pub fn plan(wanted: &Wanted, observed: &Observed) -> Result<(Plan, Contents), Fa
         steps.extend(check(&release, observed));
     }
     steps.extend(run(&release, observed));
-    let paths = unneeded(id, observed);
+    let paths = unneeded(&release, observed);
     if !paths.is_empty() {
         steps.push(Step::Sweep { paths });
     }
@@ -291,11 +320,15 @@ pub fn plan_rollback(observed: &Observed) -> Result<Plan, Failure> {
 
 /// What makes a staged release the one that runs, healthily.
 pub(crate) fn run(release: &Release, observed: &Observed) -> Vec<Step> {
-    let mut steps = Vec::new();
+    let mut steps = match release.content.runtime {
+        Runtime::Native => native::prepare(release, observed),
+        Runtime::Docker | Runtime::Sandbox => Vec::new(),
+    };
     let switched = observed.current.as_ref() != Some(&release.id);
     if switched {
         steps.push(Step::Switch { from: observed.current.clone(), to: release.id.clone() });
     }
+    steps.extend(native::serve(release, observed));
     steps.extend(match release.content.runtime {
         Runtime::Docker => contained::run(release, observed, switched),
         Runtime::Native | Runtime::Sandbox => supervised(release, observed),
@@ -305,8 +338,8 @@ pub(crate) fn run(release: &Release, observed: &Observed) -> Vec<Step> {
     if !steps.is_empty() || starting || !passed {
         let components = release.content.services.iter().map(|service| service.component).collect();
         let timeout_s = match release.content.runtime {
-            Runtime::Docker => CONTAINERS_TIMEOUT_S,
-            Runtime::Native | Runtime::Sandbox => GATE_TIMEOUT_S,
+            Runtime::Docker | Runtime::Native => DATABASE_TIMEOUT_S,
+            Runtime::Sandbox => GATE_TIMEOUT_S,
         };
         steps.push(Step::Gate { components, timeout_s });
     }
@@ -361,6 +394,10 @@ fn check(release: &Release, observed: &Observed) -> Vec<Step> {
         let component = service.component;
         let command = match (service.container(), component) {
             (Some(_), _) => declare::docker::check(&program("docker")?, &staged, service)?,
+            (None, Component::Edge) => {
+                let run = Root::new(observed.root.clone()).run();
+                declare::native::check_edge(program("nginx")?, &run, &staged)
+            }
             (None, Component::Prometheus) => {
                 let config = staged.join("prometheus/prometheus.yml").display().to_string();
                 Command {
@@ -380,9 +417,9 @@ fn check(release: &Release, observed: &Observed) -> Vec<Step> {
     checks.collect()
 }
 
-/// What to remove once `id` runs: all releases but the newest that passed their gate, and leftovers.
-fn unneeded(id: &ReleaseId, observed: &Observed) -> Vec<String> {
-    let mut kept = vec![id];
+/// What to remove once `release` runs: all others but the newest that passed their gate, and leftovers.
+fn unneeded(release: &Release, observed: &Observed) -> Vec<String> {
+    let mut kept = vec![&release.id];
     let current = observed.current.iter().filter(|current| observed.history.contains(current));
     for good in current.chain(observed.history.iter().rev()) {
         if kept.len() < KEPT_RELEASES && !kept.contains(&good) {
@@ -390,7 +427,9 @@ fn unneeded(id: &ReleaseId, observed: &Observed) -> Vec<String> {
         }
     }
     let old = observed.releases.iter().map(|release| &release.id).filter(|found| !kept.contains(found));
-    old.map(|id| format!("releases/{id}")).chain(observed.leftovers.iter().cloned()).collect()
+    let old = old.map(|id| format!("releases/{id}")).chain(observed.leftovers.iter().cloned());
+    let kept = observed.releases.iter().filter(|found| kept.contains(&&found.id)).chain([release]);
+    old.chain(native::unneeded(kept, observed)).collect()
 }
 
 impl fmt::Display for Step {
@@ -404,6 +443,15 @@ impl fmt::Display for Step {
                     .iter()
                     .enumerate()
                     .try_for_each(|(index, command)| write!(f, "{}{command}", if index == 0 { " " } else { "; " }))
+            }
+            Step::Tool { what, command } => write!(f, "{what}: {command}"),
+            Step::Fetch(tarball) => {
+                let check = tarball.sha256.as_deref().map_or("the release's own sha256sum.txt", |sha256| &sha256[..12]);
+                write!(f, "fetch engine {} from {} ({check})", tarball.version, tarball.url)
+            }
+            Step::Serve { service, commands, .. } => {
+                let commands: Vec<String> = commands.iter().map(ToString::to_string).collect();
+                write!(f, "have the system run service {service}, as root: {}", commands.join("; "))
             }
             Step::StageRelease { release, files, size_bytes } => {
                 write!(f, "stage release {release}: {files} files, {size_bytes} bytes")
@@ -426,6 +474,8 @@ impl fmt::Display for Step {
             Step::Stop { component } => write!(f, "stop {component} (the release does without it)"),
             Step::Pull { image } => write!(f, "pull {image}"),
             Step::Import { image } => write!(f, "make image {image} of the program"),
+            Step::Certify { files: Some([certificate, _]), .. } => write!(f, "take over {}", certificate.display()),
+            Step::Certify { names, .. } => write!(f, "make a certificate for {}", names.join(", ")),
             Step::Generate { secret } => write!(f, "make up the secret {secret}"),
             Step::Clear { containers } => write!(f, "remove {} that a cut-off change has left", containers.join(", ")),
             Step::Place { release } => write!(f, "put the files of release {release} where containers see them"),

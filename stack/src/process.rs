@@ -58,7 +58,7 @@ const ASK_TIMEOUT: Duration = Duration::from_secs(10);
 /// What to run, as data.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Command {
-    /// Absolute path.
+    /// An absolute path; a bare name where root is to find it on its own PATH.
     pub program: PathBuf,
     /// Without the program's name.
     pub args: Vec<String>,
@@ -68,6 +68,11 @@ pub struct Command {
 }
 
 impl Command {
+    /// A word as a shell has to be given it.
+    pub(crate) fn word(word: &str) -> Cow<'_, str> {
+        quoted(word)
+    }
+
     fn std(&self) -> StdCommand {
         let mut command = StdCommand::new(&self.program);
         command.args(&self.args).env_clear();
@@ -243,7 +248,8 @@ pub fn stream(command: &Command) -> io::Result<impl Read + Send + use<>> {
 }
 
 fn expression(command: &Command) -> duct::Expression {
-    let expression = duct::cmd(&command.program, &command.args);
+    // As a word: of a path without a folder duct would make one in the current folder.
+    let expression = duct::cmd(command.program.as_os_str(), &command.args);
     command.env.iter().fold(expression, |it, (name, value)| it.env(name, value))
 }
 
@@ -442,8 +448,13 @@ impl Identity {
 
     /// Ends the process alone, at once; what it started goes on.
     pub(crate) fn kill(&self) {
+        self.signal(Signal::KILL);
+    }
+
+    /// Asks the process alone.
+    pub(crate) fn signal(&self, signal: Signal) {
         if let (true, Some(pid)) = (self.is_alive(), self.raw()) {
-            let _ = rustix::process::kill_process(pid, Signal::KILL);
+            let _ = rustix::process::kill_process(pid, signal);
         }
     }
 

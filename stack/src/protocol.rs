@@ -16,6 +16,7 @@ use crate::{
     failure::Failure,
     observed::{Observed, Question},
     plan::{Plan, Step},
+    process::Command,
     release::{Contents, ReleaseId},
     secret::Secret,
 };
@@ -42,6 +43,13 @@ pub enum Request {
         args: Vec<String>,
         /// As a job, which goes on without the client: for what takes long or changes something.
         as_job: bool,
+    },
+    /// Have root run commands that belong to no release. Answered by [`Reply::Done`].
+    AsRoot {
+        /// The verb that wants it.
+        what: String,
+        /// In order; each may be run again.
+        commands: Vec<Command>,
     },
     /// Start, stop or restart by hand. Answered by [`Reply::Done`].
     Control {

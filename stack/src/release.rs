@@ -16,6 +16,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     component::{Component, Runtime},
+    observed::Init,
     process::Command,
 };
 
@@ -62,6 +63,12 @@ pub struct Content {
     pub runtime: Runtime,
     /// Identity of our own program, which is the gateway, the supervisor and the stand-in.
     pub program: String,
+    /// The engine's own release, where we bring it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub engine: Option<Tarball>,
+    /// Who has the system run our supervisor; `None`: a deploy starts it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub init: Option<Init>,
     /// What runs, in starting order.
     pub services: Vec<Service>,
     /// What does not run here, and why.
@@ -73,6 +80,19 @@ pub struct Content {
     pub doors: BTreeMap<Component, u16>,
     /// The files of the release by path below its folder: SHA-256 of the content, in hex.
     pub files: BTreeMap<String, String>,
+}
+
+/// A release of the engine, to be fetched and unpacked whole.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tarball {
+    /// Its version, and the name of its folder.
+    pub version: String,
+    /// Where it is.
+    pub url: String,
+    /// What it has to be. `None`: what the `sha256sum.txt` beside it says.
+    pub sha256: Option<String>,
+    /// The engine's program within it.
+    pub program: String,
 }
 
 /// A component as it is to run on this host.
@@ -160,6 +180,13 @@ pub struct Port {
 /// The bytes of a release's files by path. They travel apart from plans and manifests.
 pub type Contents = BTreeMap<String, String>;
 
+impl Content {
+    /// How the LAN's doors are spoken to.
+    pub fn scheme(&self) -> &'static str {
+        if self.files.contains_key("nginx/tls.conf") { "https" } else { "http" }
+    }
+}
+
 impl Release {
     /// Names the content by its hash.
     pub fn new(content: Content) -> Self {
@@ -175,6 +202,12 @@ impl Release {
     /// The service of a component, if the release has one.
     pub fn service(&self, component: Component) -> Option<&Service> {
         self.content.services.iter().find(|service| service.component == component)
+    }
+
+    /// Where the engine keeps its models, if it is a process.
+    pub fn models(&self) -> Option<&Path> {
+        let Launch::Process { command, .. } = &self.service(Component::Engine)?.launch else { return None };
+        command.env.get("OLLAMA_MODELS").map(Path::new)
     }
 
     /// Everything of which a change means a restart, as one hash.

@@ -8,6 +8,7 @@ use crate::{
     host::{Follow, Host},
     observed::{Observed, Question},
     plan::Plan,
+    process::Command,
     protocol::{Action, Ended, Job, LogQuery, Outcome, Reply, Request},
     release::Contents,
     secret::Secret,
@@ -72,6 +73,14 @@ impl Client {
             Reply::Ended(Ended::Ran(code)) => Ok(code),
             reply => Err(mismatch(&reply)),
         }
+    }
+
+    /// Has root run commands that belong to no release.
+    ///
+    /// # Errors
+    /// There is no way to root, the host is being changed, or a command failed.
+    pub fn as_root(&mut self, what: &str, commands: Vec<Command>, follow: &mut Follow<'_>) -> Result<(), Failure> {
+        self.done(Request::AsRoot { what: what.to_owned(), commands }, follow)
     }
 
     /// Starts, stops or restarts components; none means all.

@@ -19,7 +19,7 @@ use stack::{
     failure::{Class, Failure},
     observed::Question,
     release::Contents,
-    settings::{RuntimeChoice, Settings},
+    settings::{RuntimeChoice, Settings, Tls},
 };
 
 use crate::{
@@ -200,7 +200,8 @@ fn target(settings: &Settings, is_here: bool, asked: &Asked) -> Result<Target> {
         }
         None => {
             let address = if is_here { "127.0.0.1" } else { &host.address };
-            format!("http://{address}:{}", ports.api)
+            let scheme = if is_here || settings.edge.tls == Tls::Off { "http" } else { "https" };
+            format!("{scheme}://{address}:{}", ports.api)
         }
     };
     let model = asked.model.clone().unwrap_or_else(|| models.default.clone());

@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::Result;
 use chrono::Utc;
-use ops::summary::Summary;
+use ops::{summary::Summary, verify::Verdict};
 use serde_json::json;
 use stack::{
     component::Component,
@@ -39,11 +39,7 @@ const ROUNDS: usize = 4;
 /// Brings the host to what is declared: looks, plans and applies until a look finds nothing to do.
 pub(crate) fn run(settings: Option<&Path>, args: &cli::Deploy) -> Result<Exit> {
     let mut deploy = Run::open(settings, Need::This, args.json)?;
-    let wanted = Wanted {
-        settings: deploy.session.settings.clone(),
-        source: deploy.session.source()?,
-        program: PROGRAM_ID.to_owned(),
-    };
+    let wanted = deploy.wanted()?;
     let mut ask_sudo = args.ask_sudo;
     for round in 0..ROUNDS {
         let observed = deploy.observe(args.dry_run)?;
@@ -53,6 +49,7 @@ pub(crate) fn run(settings: Option<&Path>, args: &cli::Deploy) -> Result<Exit> {
         }
         if round == 0 {
             deploy.say(&format!("{} on {} ({})", plan.release.content.runtime, deploy.session.host(), deploy.why()));
+            deploy.restarted |= observed.restarted;
             let clock = clock::warning(deploy.session.host(), observed.clock, Utc::now());
             clock.iter().for_each(|warning| deploy.say(&format!("note: {warning}")));
         }
@@ -61,6 +58,7 @@ pub(crate) fn run(settings: Option<&Path>, args: &cli::Deploy) -> Result<Exit> {
             return Ok(Exit::Refused);
         }
         if plan.steps.is_empty() {
+            deploy.look_back()?;
             return deploy.conclude(&plan.release.id, &observed);
         }
         let needs_sudo = !observed.account.is_root() && plan.steps.iter().any(|step| !step.as_root().is_empty());
@@ -95,6 +93,21 @@ pub(crate) fn roll_back(settings: Option<&Path>, args: &cli::Rollback) -> Result
         }
         outcome => rollback.lament(&release, outcome),
     }
+}
+
+/// Brings the host back to the release that it has. What is declared anew since then is for a deploy to bring.
+pub(crate) fn restore(settings: Option<&Path>) -> Result<Exit> {
+    let mut restore = Run::open(settings, Need::This, false)?;
+    let observed = restore.observe(false)?;
+    let (plan, contents) = plan(&restore.wanted()?, &observed)?;
+    let release = plan.release.id.clone();
+    if observed.current.as_ref() != Some(&release) {
+        return Err(Failure::new(Class::Refused, "what is declared is not what was deployed last")
+            .hint("`cargo xtask deploy` brings the host there; --dry-run shows what that means")
+            .into());
+    }
+    let outcome = restore.carry_out(plan, contents);
+    restore.lament(&release, outcome)
 }
 
 /// Follows a deploy, a rollback or a verb that goes on as a job.
@@ -150,12 +163,20 @@ struct Run {
     noted: BTreeSet<String>,
     /// The job that does it, where it goes on without us.
     job: Option<String>,
+    /// The machine was started anew since the last deploy, and nobody has asked how it came back.
+    restarted: bool,
 }
 
 impl Run {
     fn open(settings: Option<&Path>, need: Need, json: bool) -> Result<Run> {
         let begun = Instant::now();
-        Ok(Run { session: Session::open(settings, need)?, json, begun, changed: 0, noted: BTreeSet::new(), job: None })
+        let session = Session::open(settings, need)?;
+        Ok(Run { session, json, begun, changed: 0, noted: BTreeSet::new(), job: None, restarted: false })
+    }
+
+    fn wanted(&self) -> Result<Wanted> {
+        let (settings, source) = (self.session.settings.clone(), self.session.source()?);
+        Ok(Wanted { settings, source, program: PROGRAM_ID.to_owned() })
     }
 
     fn observe(&mut self, contents: bool) -> Result<Observed> {
@@ -254,6 +275,19 @@ impl Run {
                 Err(failure.into())
             }
         }
+    }
+
+    /// After a restart of the machine: says, once, what did not come back by itself.
+    fn look_back(&mut self) -> Result<()> {
+        if !std::mem::take(&mut self.restarted) {
+            return Ok(());
+        }
+        self.say("the machine was started anew since the last deploy");
+        let checks = verify::reboot(&mut self.session)?.unwrap_or_default();
+        for check in checks.iter().filter(|check| check.result == Verdict::Fail) {
+            self.say(&format!("note: {}: no, {}", check.name, check.detail));
+        }
+        Ok(())
     }
 
     /// Says what runs where, what does not and why, and what to try next.

@@ -15,8 +15,9 @@ use crate::{
 pub(crate) fn run(verb: HostVerb) -> Result<Exit> {
     log::set_logger(&STDERR).map(|()| log::set_max_level(log::LevelFilter::Info))?;
     match verb {
-        HostVerb::Supervise { root, expected } => {
-            supervise::supervise(Root::new(root), PROGRAM_ID.to_owned(), expected)?;
+        HostVerb::Supervise { root, expected, stay } => {
+            let start = supervise::Start { expected, stays: stay };
+            supervise::supervise(Root::new(root), PROGRAM_ID.to_owned(), start)?;
         }
         HostVerb::Run { component, root, release, asked_restarts } => {
             let release = ReleaseId::from_folder_name(release);

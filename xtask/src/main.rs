@@ -8,6 +8,8 @@ mod clock;
 mod control;
 mod deploy;
 mod diff;
+mod doctor;
+mod harden;
 mod host;
 mod init;
 mod job;
@@ -25,6 +27,7 @@ mod status;
 mod there;
 #[cfg(test)]
 mod tidy;
+mod tune;
 mod uninstall;
 mod verify;
 
@@ -49,6 +52,9 @@ fn main() -> ExitCode {
         Verb::Restart(args) => control::run(settings, Action::Restart, &args),
         Verb::Rollback(args) => deploy::roll_back(settings, &args),
         Verb::Verify(args) => verify::run(settings, &args),
+        Verb::Doctor(args) => doctor::run(settings, &args),
+        Verb::Harden(args) => harden::run(settings, &args),
+        Verb::Tune(args) => tune::run(settings, &args),
         Verb::Monitor(verb) => monitor::run(settings, verb),
         Verb::Perf(args) => monitor::perf(settings, &args),
         Verb::Bench(args) => bench::run(settings, *args),

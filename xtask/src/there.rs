@@ -26,12 +26,12 @@ pub(crate) enum As {
     Question,
 }
 
-/// What a verb that only looks prints there as data, and its exit code.
-pub(crate) fn answer(session: &mut Session, words: &[&str]) -> Result<(String, Exit), Failure> {
+/// What a verb prints there as data, and its exit code.
+pub(crate) fn answer(session: &mut Session, words: &[&str], how: As) -> Result<(String, Exit), Failure> {
     let interrupt = session.interrupt.clone();
     let mut data = Vec::new();
     let words = words.iter().map(|word| (*word).to_owned()).collect();
-    let code = session.client.run(words, false, &mut |event| {
+    let code = session.client.run(words, how == As::Job, &mut |event| {
         match &event {
             Event::Output { stream: Stream::Out, bytes } => data.extend_from_slice(bytes.as_slice()),
             event => tell(event)?,

@@ -55,6 +55,7 @@ fn the_same_sources_in_another_folder_are_the_same_program() {
             if entry.file_type().is_dir() {
                 fs::create_dir_all(to).unwrap();
             } else {
+                fs::create_dir_all(to.parent().unwrap()).unwrap();
                 fs::copy(entry.path(), to).unwrap();
             }
         }

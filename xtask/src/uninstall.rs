@@ -6,6 +6,7 @@ use anyhow::Result;
 use stack::{
     failure::{Class, Failure},
     observed::Question,
+    secret::Secret,
 };
 
 use crate::{
@@ -20,6 +21,10 @@ pub(crate) fn run(settings: Option<&Path>, args: &cli::Uninstall) -> Result<Exit
     if args.data && !args.yes && !confirm(session.host(), &data)? {
         report::say("nothing was removed");
         return Ok(Exit::Refused);
+    }
+    if args.ask_sudo {
+        let password = report::ask_unseen(&format!("password for sudo on {}: ", session.host()))?;
+        session.client.authorize(Secret::new(password))?;
     }
     let mut waiting = report::waiting();
     session.client.uninstall(args.data, &mut |event| {

@@ -9,6 +9,7 @@ use reqwest::{
 use serde_json::{Value, json};
 
 use super::{Target, diagnose::Diagnosis};
+use crate::https::{self, Trust};
 
 const TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -31,6 +32,9 @@ impl Probe {
 /// # Errors
 /// What keeps an agent from working here.
 pub fn probe(target: &Target) -> Result<Probe, Diagnosis> {
+    if target.endpoint.starts_with("https:") {
+        return probe_https(target);
+    }
     let client = Client::builder().no_proxy().timeout(TIMEOUT).build().unwrap_or_default();
     let url = |path: &str| format!("{}{path}", target.endpoint);
     let version = json_of(ask(target, client.get(url("/api/version")))?);
@@ -47,6 +51,21 @@ pub fn probe(target: &Target) -> Result<Probe, Diagnosis> {
     match version["version"].as_str() {
         Some(version) => Ok(Probe { version: version.to_owned() }),
         None => Err(Diagnosis::Endpoint { detail: format!("{} is no Ollama", target.endpoint) }),
+    }
+}
+
+/// A key is not sent: that one is asked for is an answer, and it would stand among curl's arguments.
+fn probe_https(target: &Target) -> Result<Probe, Diagnosis> {
+    let url = format!("{}/api/version", target.endpoint);
+    let (status, body) = https::get(&url, Trust::System).map_err(|detail| Diagnosis::Endpoint { detail })?;
+    let version = serde_json::from_str::<Value>(&body).ok().and_then(|it| Some(it["version"].as_str()?.to_owned()));
+    match (status, version) {
+        (200, Some(version)) => Ok(Probe { version }),
+        (401 | 403, _) => {
+            let detail = format!("{} answers {status}", target.endpoint);
+            Err(Diagnosis::Key { detail, given: target.key.is_some() })
+        }
+        _ => Err(Diagnosis::Endpoint { detail: format!("{url} answers {status}") }),
     }
 }
 

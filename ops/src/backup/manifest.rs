@@ -31,7 +31,7 @@ pub(super) fn source(root: &Path) -> BlobSource {
 }
 
 /// The blobs that a manifest names, below the store.
-pub(super) fn parse(bytes: &[u8]) -> Result<Vec<Named>, String> {
+pub(crate) fn parse(bytes: &[u8]) -> Result<Vec<Named>, String> {
     let manifest: Manifest = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
     let layers = manifest.layers.unwrap_or_default();
     layers.into_iter().chain([manifest.config]).map(named).collect()
@@ -49,7 +49,7 @@ pub(super) fn blob(digest: Digest) -> PathBuf {
 }
 
 /// Where a model's manifest stands, below the store: `[[host/]namespace/]model[:tag]`, as Ollama completes it.
-pub(super) fn path(model: &str) -> PathBuf {
+pub(crate) fn path(model: &str) -> PathBuf {
     let (name, tag) = match model.rsplit_once(':') {
         // A colon before a slash is a port's.
         Some((name, tag)) if !tag.contains('/') => (name, tag),

@@ -5,7 +5,7 @@
 
 mod back;
 mod check;
-mod manifest;
+pub(crate) mod manifest;
 mod model;
 mod preflight;
 mod prometheus;
@@ -37,7 +37,7 @@ pub use self::{
     model::{Moved, export, import},
     preflight::{Allowed, Preflight},
     run::{Ran, SaveRequest, prune},
-    schedule::{Scheduled, schedule, unschedule},
+    schedule::{Scheduled, is_scheduled, schedule, unschedule},
 };
 
 /// What agents are configured with, below the home folder of the user that the stack runs as.
@@ -124,7 +124,9 @@ impl Backup {
         let runtime = observed.current_release().map(|release| release.content.runtime);
         let is_sandbox = runtime.unwrap_or(Runtime::Native) == Runtime::Sandbox
             || settings.engine.runtime == RuntimeChoice::Fixed(Runtime::Sandbox);
+        let served = observed.current_release().and_then(|release| release.models());
         let models = match is_sandbox {
+            _ if served.is_some() => served.map(Path::to_owned).unwrap_or_default(),
             true => root.data().join("models"),
             false => home(&settings.engine.models_path)?,
         };

@@ -82,6 +82,22 @@ pub fn unschedule(backup: &Backup) -> Result<(), Failure> {
     backup.write_down(|backups| backups.scheduled = None)
 }
 
+/// Whether the scheduler of a system has the backup of a root loaded; `None`: it cannot be asked.
+pub fn is_scheduled(root: &Path, system: &str) -> Option<bool> {
+    let root = Root::new(root.to_owned());
+    let name = format!("{}-backup", name(&root));
+    if system == "Darwin" {
+        return Some(process::look_up("launchctl", &["print", &format!("system/{name}")]).is_some());
+    }
+    let timer = format!("{name}.timer");
+    let is_active = |words: &[&str]| process::look_up("systemctl", words).is_some();
+    if is_active(&["is-active", &timer]) || is_active(&["--user", "is-active", &timer]) {
+        return Some(true);
+    }
+    let table = crontab(&process::find("crontab")?).ok()?;
+    Some(table.contains(&marks(&root)[0]))
+}
+
 fn stack_of(backup: &Backup) -> Result<&Stack, Failure> {
     backup.stack.as_ref().ok_or_else(|| {
         Failure::new(Class::Settings, "there is no stack here whose backup could be scheduled")

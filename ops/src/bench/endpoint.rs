@@ -191,6 +191,7 @@ impl Endpoint {
             quantization: some(&show.details.quantization_level).or_else(|| some(&tag.details.quantization_level)),
             parameters: some(&show.details.parameter_size).or_else(|| some(&tag.details.parameter_size)),
             size_bytes: (tag.size > 0).then_some(tag.size),
+            thinks: show.capabilities.iter().any(|it| it == "thinking"),
             active_bytes: (tag.size > 0).then(|| (tag.size as f64 * active_share(&show.model_info)) as u64),
             ..Model::default()
         })
@@ -216,6 +217,9 @@ pub struct Model {
     pub size_bytes: Option<u64>,
     /// Read for every token: all of it, or of a mixture of experts the active share.
     pub active_bytes: Option<u64>,
+    /// It thinks aloud, unless it is told not to.
+    #[serde(skip_serializing_if = "std::ops::Not::not", default)]
+    pub thinks: bool,
     /// In memory.
     pub resident_bytes: Option<u64>,
     /// Of these on the GPU.

@@ -75,6 +75,8 @@ pub struct Load {
     pub model: String,
     /// Named in every request, so that none reloads the model: what it was loaded with.
     pub context_length: Option<u32>,
+    /// Named where the model can.
+    pub think: Option<bool>,
     /// What is asked.
     pub prompts: Prompts,
     /// When.
@@ -141,7 +143,11 @@ impl Load {
                 if let Some(context) = self.context_length {
                     options["num_ctx"] = context.into();
                 }
-                json!({ "model": self.model, "messages": messages, "stream": true, "options": options })
+                let mut body = json!({ "model": self.model, "messages": messages, "stream": true, "options": options });
+                if let Some(think) = self.think {
+                    body["think"] = think.into();
+                }
+                body
             }
             Api::OpenAi => json!({
                 "model": self.model, "messages": messages, "stream": true, "stream_options": { "include_usage": true },
@@ -316,6 +322,7 @@ mod tests {
             api: Api::Native,
             model: "m".to_owned(),
             context_length: None,
+            think: None,
             prompts: Prompts::Synthetic { input_tokens: 20, output_tokens: 8 },
             arrival,
             requests: 10_000,
@@ -348,8 +355,9 @@ mod tests {
 
     #[test]
     fn requests_pin_what_would_change_the_answer() {
-        let pinned = Load { context_length: Some(4096), ..load(Arrival::Concurrent(1)) };
+        let pinned = Load { context_length: Some(4096), think: Some(true), ..load(Arrival::Concurrent(1)) };
         let body: serde_json::Value = serde_json::from_slice(&pinned.body(0).0).unwrap();
+        assert_eq!(body["think"], true);
         assert_eq!(body["options"], json!({ "num_predict": 8, "seed": 1, "temperature": 0.0, "num_ctx": 4096 }));
         assert_ne!(pinned.body(0).0, pinned.body(1).0);
     }

@@ -44,7 +44,6 @@ pub fn measure(
     tell: &mut dyn FnMut(Event<'_>) -> bool,
 ) -> Result<Outcome, Failure> {
     let (mut outcome, clock) = begin(asked, default, options)?;
-    let name = outcome.model.name.clone();
     let scenarios = scenarios(options);
     let budget = Instant::now() + BUDGET;
     let total = scenarios.len();
@@ -60,8 +59,7 @@ pub fn measure(
             break;
         }
         let share = budget.saturating_duration_since(Instant::now()) / (total - index) as u32;
-        let load =
-            options.load(&name, outcome.model.context_length, &scenario, index, scenario.duration.unwrap_or(share));
+        let load = options.load(&outcome, &scenario, index, scenario.duration.unwrap_or(share));
         let (came, is_interrupted) = carry_out(&load, &scenario.label, tell)?;
         keep(&mut outcome, scenario.label, came);
         if let Some(run) = outcome.runs.last() {
@@ -110,10 +108,15 @@ fn begin(asked: &str, default: &str, options: &Options) -> Result<(Outcome, Cloc
         schema: SCHEMA,
         program: concat!("xtask ", env!("CARGO_PKG_VERSION")).to_owned(),
         began: clock.wall.to_rfc3339_opts(SecondsFormat::Secs, true),
-        model,
         engine,
         host: if endpoint.is_here() { options.hardware.clone() } else { Hardware::default() },
-        pinned: Pinned { seed: options.seed, temperature: TEMPERATURE, ..Pinned::default() },
+        pinned: Pinned {
+            seed: options.seed,
+            temperature: TEMPERATURE,
+            think: (model.thinks && options.api == Api::Native).then_some(true),
+            ..Pinned::default()
+        },
+        model,
         objectives: options.objectives,
         warnings,
         ..Outcome::default()
@@ -122,19 +125,13 @@ fn begin(asked: &str, default: &str, options: &Options) -> Result<(Outcome, Cloc
 }
 
 impl Options {
-    fn load(
-        &self,
-        model: &str,
-        context_length: Option<u32>,
-        scenario: &Scenario,
-        index: usize,
-        duration: Duration,
-    ) -> Load {
+    fn load(&self, outcome: &Outcome, scenario: &Scenario, index: usize, duration: Duration) -> Load {
         Load {
             endpoint: self.endpoint.clone(),
             api: self.api,
-            model: model.to_owned(),
-            context_length,
+            model: outcome.model.name.clone(),
+            context_length: outcome.pinned.num_ctx,
+            think: outcome.pinned.think,
             prompts: scenario.prompts.clone(),
             arrival: scenario.arrival,
             requests: scenario.requests,
@@ -178,7 +175,7 @@ fn warm(
     }
     let first = Scenario { requests: options.warm_up, arrival: Arrival::Concurrent(1), ..scenario.clone() };
     // Far behind every prompt that is measured.
-    let load = options.load(&name, outcome.model.context_length, &first, 1 << 20, BUDGET);
+    let load = options.load(outcome, &first, 1 << 20, BUDGET);
     let label = Label { scenario: "warm-up".to_owned(), concurrency: 1, ..Label::default() };
     let (_, is_interrupted) = carry_out(&load, &label, tell)?;
     Ok(!is_interrupted)

@@ -127,7 +127,7 @@ pub struct Pinned {
     pub temperature: f64,
     /// Tokens of context; what the model was loaded with. Absent where it cannot be named.
     pub num_ctx: Option<u32>,
-    /// Whether to think aloud; absent: as the model does by itself.
+    /// Whether to think aloud; absent for a model that cannot.
     pub think: Option<bool>,
     /// How long the model stays in memory; absent: as the engine is set.
     pub keep_alive: Option<String>,

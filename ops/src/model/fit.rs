@@ -10,7 +10,7 @@
 use serde::Serialize;
 use stack::{
     failure::{Class, Failure},
-    settings::KvCacheType,
+    settings::{self, KvCacheType},
 };
 
 use super::catalogue::Attention;
@@ -23,6 +23,9 @@ const MICRO_BATCH: u64 = 512;
 
 /// A context below which no coding agent works: less is not offered.
 const LEAST_CONTEXT: u64 = 4096;
+
+/// The engine's own choice where `context_length` is 0; the least of what it may choose on a large GPU.
+const CONTEXT: u32 = 32_768;
 
 /// What the system and the engine itself need beside a model where there is no GPU limit.
 const SYSTEM_BYTES: u64 = 2 * GIB;
@@ -104,6 +107,19 @@ pub struct Serving {
     pub kv: KvCacheType,
     /// Without it, attention scores are kept for a whole micro-batch.
     pub flash_attention: bool,
+}
+
+impl Serving {
+    /// As the settings have it, for a model that was trained to attend to `most` tokens.
+    pub fn of(engine: &settings::Engine, most: Option<u64>) -> Serving {
+        let context = u64::from(if engine.context_length == 0 { CONTEXT } else { engine.context_length });
+        Serving {
+            context: context.min(most.unwrap_or(context)),
+            parallel: engine.num_parallel.into(),
+            kv: engine.kv_cache_type,
+            flash_attention: engine.flash_attention != Some(false),
+        }
+    }
 }
 
 /// The weights at one size.

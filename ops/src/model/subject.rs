@@ -7,9 +7,12 @@ use std::path::Path;
 use serde::Deserialize;
 use serde_json::Value;
 use stack::{
+    component::Runtime,
     failure::{Class, Failure},
     machine::Machine,
+    observed::Observed,
     process,
+    settings::Settings,
 };
 
 use super::{
@@ -133,6 +136,14 @@ fn of_catalogue(model: &Model, quantization: Option<&str>, note: Option<String>)
     }
 }
 
+/// A model of the store, as the engine itself describes it.
+pub(crate) fn of_engine(name: &str, engine: &Engine) -> Result<Option<Subject>, Failure> {
+    let held = engine.list()?;
+    let Some(here) = held.models.iter().find(|model| is_same(&model.name, name)) else { return Ok(None) };
+    let show = engine.show(&here.name)?;
+    Ok(Some(of_store(&here.name, here.size, &here.details.quantization_level, &show.model_info)))
+}
+
 fn of_store(name: &str, bytes: u64, quantization: &str, info: &serde_json::Map<String, Value>) -> Subject {
     let architecture = info.get("general.architecture").and_then(Value::as_str).unwrap_or_default();
     let context = info.get(&format!("{architecture}.context_length")).and_then(Value::as_u64);
@@ -226,6 +237,15 @@ pub fn host(name: &str, system: &str, machine: &Machine, memory_limit_bytes: Opt
     host.free_disk_bytes = machine.disks.iter().find(|disk| disk.what == "models").map(|disk| disk.available_bytes);
     host.name = name.to_owned();
     host
+}
+
+/// The same, of a host that was asked for its facts. A container's engine is capped.
+pub fn observed_host(name: &str, observed: &Observed, settings: &Settings) -> Result<Host, Failure> {
+    let missing = || Failure::new(Class::Failed, "the host does not tell what it is");
+    let machine = observed.facts.as_ref().ok_or_else(missing)?;
+    let runtime = observed.current_release().map(|release| release.content.runtime);
+    let cap = (runtime == Some(Runtime::Docker)).then_some(settings.engine.memory_limit_bytes);
+    Ok(host(name, &observed.system, machine, cap))
 }
 
 /// A machine that one does not have: `--memory 192G --chip "Apple M2 Ultra"`.

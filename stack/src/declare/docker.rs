@@ -6,7 +6,7 @@ use std::{
 };
 
 use super::{
-    DECLARED, Host, Made, alertmanager,
+    Host, Made, alertmanager, certificate,
     compose::{self, Files, Values},
     engine,
     grafana::{self, PASSWORD},
@@ -20,7 +20,7 @@ use crate::{
     plan::Step,
     process::Command,
     release::{Absent, Container, Contents, Launch, Service},
-    settings::Settings,
+    settings::{Settings, Tls},
 };
 
 /// The oldest engine that can do all that `compose.yaml` asks for.
@@ -36,6 +36,9 @@ const SERVICES: [(Component, &str, &str); 7] = [
     (Component::Grafana, "grafana", "STACK_GRAFANA"),
     (Component::NodeExporter, "node-exporter", "STACK_NODE_EXPORTER"),
 ];
+
+/// Where the edge's container sees its certificate.
+const CERTIFICATE: &str = "/etc/nginx/tls";
 
 /// Where the container of Alertmanager sees the host's secrets.
 const SEEN_SECRETS: &str = "/run/stack-secrets";
@@ -89,6 +92,16 @@ pub(super) fn make(host: &Host<'_>) -> Result<Made, Failure> {
     // Without an engine nothing can be said of images yet.
     let mut first = if install.is_empty() { missing_images(host, &images, &ids)? } else { install };
     first.extend(missing_secrets(host));
+    if mac && host.settings.edge.tls != Tls::Off {
+        // The host's own requests come in from outside of the container, as all others do, and it asks plainly.
+        return Err(Failure::new(
+            Class::Settings,
+            "in a container on a Mac the edge cannot tell the host from the LAN",
+        )
+        .hint("`tls = \"off\"` under [edge] in stack.toml, or `runtime = \"native\"` under [engine]"));
+    }
+    let certificate = certificate::wanted(host)?;
+    let first: Vec<Step> = first.into_iter().chain(certificate.first).collect();
     let values = values(host, &ids, mac)?;
     let files = Files { nvidia, mac };
     let mut services: Vec<Service> = SERVICES
@@ -104,6 +117,7 @@ pub(super) fn make(host: &Host<'_>) -> Result<Made, Failure> {
                 folders: match component {
                     Component::Engine => vec![models(host)],
                     Component::NodeExporter => vec![host.root.textfile()],
+                    Component::Edge => vec![host.root.certificate()],
                     Component::Alertmanager => vec![host.root.data().join("alertmanager")],
                     _ => Vec::new(),
                 },
@@ -115,10 +129,10 @@ pub(super) fn make(host: &Host<'_>) -> Result<Made, Failure> {
     if mac {
         absent.push(left_out(Component::NodeExporter, "in a container on a Mac it would measure Docker's own machine"));
     }
-    let mut contents = told_files(host, &mut services, &images);
+    let mut contents = told_files(host, &mut services, &images, certificate.digest);
     contents.extend(grafana::files(host.settings, host.port(Component::Prometheus)));
     contents.extend(files.place(with_fingerprints(host, values, &services, &contents)));
-    Ok(Made { services, absent, contents, notes, first, doors: doors(host.settings) })
+    Ok(Made { services, absent, contents, notes, first, doors: doors(host.settings), engine: None, init: None })
 }
 
 /// Docker's own state, each in its own words.
@@ -167,7 +181,7 @@ fn is_older(version: &str, than: (u32, u32)) -> bool {
 }
 
 /// Somebody else on a port of the LAN is a fault, not a reason to listen where nobody looks.
-fn free(host: &Host<'_>) -> Result<(), Failure> {
+pub(super) fn free(host: &Host<'_>) -> Result<(), Failure> {
     let taken = doors(host.settings).into_values().find_map(|port| Some((port, host.observed.taken.get(&port)?)));
     let Some((port, holder)) = taken else { return Ok(()) };
     Err(Failure::new(Class::Failed, format!("port {port}, which the edge is to listen on, is taken by {holder}"))
@@ -222,7 +236,7 @@ fn missing_images(
 }
 
 /// What a secret is decides what its container is known by, so it comes first.
-fn missing_secrets(host: &Host<'_>) -> impl Iterator<Item = Step> {
+pub(super) fn missing_secrets(host: &Host<'_>) -> impl Iterator<Item = Step> {
     let missing = SECRETS.into_iter().filter(|name| !host.observed.secrets.contains_key(*name));
     missing.map(|name| Step::Generate { secret: name.to_owned() })
 }
@@ -255,6 +269,7 @@ fn values(host: &Host<'_>, ids: &BTreeMap<Component, String>, mac: bool) -> Resu
     set("STACK_MODELS", models.display().to_string());
     set("STACK_CONFIG", root.live().display().to_string());
     set("STACK_TEXTFILE", root.textfile().display().to_string());
+    set("STACK_TLS", root.certificate().display().to_string());
     set("STACK_SECRETS", root.secrets().display().to_string());
     set("STACK_ALERTMANAGER_DATA", root.data().join("alertmanager").display().to_string());
     set("STACK_MEMORY_LIMIT", format!("{}b", engine.memory_limit_bytes));
@@ -314,11 +329,17 @@ fn service(host: &Host<'_>, component: Component, container: Container, mac: boo
 }
 
 /// The files of those that tell which ones are in force.
-fn told_files(host: &Host<'_>, services: &mut [Service], images: &BTreeMap<Component, String>) -> Contents {
+fn told_files(
+    host: &Host<'_>,
+    services: &mut [Service],
+    images: &BTreeMap<Component, String>,
+    certificate: Option<String>,
+) -> Contents {
     let doors = Doors {
         api: (host.settings.ports.api, host.port(Component::Gateway)),
         grafana: (host.settings.ports.lan_grafana, host.port(Component::Grafana)),
         prometheus: (host.settings.ports.lan_prometheus, host.port(Component::Prometheus)),
+        tls: certificate.map(|digest| (CERTIFICATE.to_owned(), digest)),
         ipv6: host.observed.ipv6,
     };
     // Prometheus scrapes where the components listen, which on a Mac is not where they are reached. The edge has one place.
@@ -381,17 +402,21 @@ pub(crate) fn check(docker: &Path, folder: &Path, service: &Service) -> Option<C
         _ => return None,
     };
     let mount = format!("type=bind,source={},target={target},readonly", folder.join(below).display());
-    let fixed = ["run", "--rm", "--network=none", "--read-only", "--tmpfs=/tmp", "--user=101:101", "--mount", &mount];
-    let args = fixed.into_iter().chain(["--entrypoint", tool, &container.image_id]).chain(args.iter().copied());
+    let mut mounts = vec!["--mount".to_owned(), mount];
+    // Else the configuration names a certificate that is not there.
+    for folder in container.folders.iter().filter(|_| service.component == Component::Edge) {
+        mounts.push("--mount".to_owned());
+        mounts.push(format!("type=bind,source={},target={CERTIFICATE},readonly", folder.display()));
+    }
+    let fixed = ["run", "--rm", "--network=none", "--read-only", "--tmpfs=/tmp", "--user=101:101"];
+    let args = fixed
+        .into_iter()
+        .chain(mounts.iter().map(String::as_str))
+        .chain(["--entrypoint", tool, &container.image_id])
+        .chain(args.iter().copied());
     let args = args.map(str::to_owned).collect();
     Some(Command { program: docker.to_owned(), args, env: [].into() })
 }
 
 /// The secrets that containers are given, each made up where it is missing.
 pub(crate) const SECRETS: [&str; 1] = [PASSWORD];
-
-/// Finds the name by which files call themselves in what a component tells.
-pub(crate) fn told(text: &str) -> Option<String> {
-    let (_, after) = text.split_once(DECLARED)?;
-    Some(after.chars().take_while(char::is_ascii_hexdigit).collect())
-}

@@ -4,14 +4,17 @@
 //! is another: the files of nginx, Prometheus and Grafana are the same whoever starts these.
 
 mod alertmanager;
+mod certificate;
 mod compose;
 pub(crate) mod docker;
 mod engine;
 mod grafana;
+pub(crate) mod native;
 mod nginx;
 mod packages;
 mod prometheus;
 mod sandbox;
+pub(crate) mod service;
 
 use std::{
     collections::BTreeMap,
@@ -24,14 +27,20 @@ use crate::{
     component::{Component, Runtime},
     failure::{Class, Failure},
     layout::Root,
-    observed::{Observed, Question},
+    observed::{Init, Observed, Question},
     plan::Step,
-    release::{Absent, Content, Contents, Launch, Port, Release, Service, digest_of, sha256_hex},
+    release::{Absent, Content, Contents, Launch, Port, Release, Service, Tarball, digest_of, sha256_hex},
     settings::{RuntimeChoice, Settings},
 };
 
 /// Stands before the fingerprint by which a component's files call themselves, in whatever it tells of them.
 pub(crate) const DECLARED: &str = "declared-";
+
+/// Finds the name by which files call themselves in what a component tells.
+pub(crate) fn told(text: &str) -> Option<String> {
+    let (_, after) = text.split_once(DECLARED)?;
+    Some(after.chars().take_while(char::is_ascii_hexdigit).collect())
+}
 
 /// Programs that a release uses if the host has them; the first name is how facts are keyed.
 const PROGRAMS: [&[&str]; 10] = [
@@ -71,18 +80,26 @@ pub(crate) struct Declared {
 
 /// What must be known of the host before anything can be declared. `program` is the identity of ours.
 pub fn question(settings: &Settings, program: &str) -> Question {
-    let contained = !is_sandbox(settings);
+    let may_be = |runtime| match settings.engine.runtime {
+        RuntimeChoice::Fixed(fixed) => fixed == runtime,
+        RuntimeChoice::Auto => runtime != Runtime::Sandbox,
+    };
+    let (native, docker) = (may_be(Runtime::Native), may_be(Runtime::Docker));
+    let own = native::PROGRAMS.iter().map(std::slice::from_ref).filter(|_| native);
+    let programs = PROGRAMS.iter().copied().chain(own);
     Question {
         ports: wanted_ports(settings).into_iter().collect(),
-        programs: PROGRAMS.iter().map(|names| names.iter().map(|name| (*name).to_owned()).collect()).collect(),
+        programs: programs.map(|names| names.iter().map(|name| (*name).to_owned()).collect()).collect(),
         versions: (!matches!(settings.engine.runtime, RuntimeChoice::Fixed(Runtime::Docker)))
             .then(|| "prometheus".to_owned())
             .into_iter()
             .collect(),
+        native,
         contents: false,
         facts: None,
-        fixed_ports: docker::doors(settings).into_values().filter(|_| contained).collect(),
-        images: contained.then(|| docker::images(settings, program).into_values().collect()),
+        certificate_files: certificate::files(settings),
+        fixed_ports: docker::doors(settings).into_values().filter(|_| native || docker).collect(),
+        images: docker.then(|| docker::images(settings, program).into_values().collect()),
     }
 }
 
@@ -101,6 +118,10 @@ struct Made {
     first: Vec<Step>,
     /// See [`Content::doors`].
     doors: BTreeMap<Component, u16>,
+    /// See [`Content::engine`].
+    engine: Option<Tarball>,
+    /// See [`Content::init`].
+    init: Option<Init>,
 }
 
 /// What the host is to run.
@@ -116,13 +137,15 @@ pub(crate) fn declare(wanted: &Wanted, observed: &Observed) -> Result<Declared, 
     let host = Host { wanted, settings: &wanted.settings, additions: &additions, observed, root, ports: &ports };
     let made = match runtime {
         Runtime::Docker => docker::make(&host)?,
-        Runtime::Native | Runtime::Sandbox => sandbox::make(&host),
+        Runtime::Native => native::make(&host)?,
+        Runtime::Sandbox => sandbox::make(&host),
     };
-    let Made { services, absent, mut contents, notes: more, first, doors } = made;
+    let Made { services, absent, mut contents, notes: more, first, doors, engine, init } = made;
     notes.extend(more);
     contents.extend(additions);
     let files = contents.iter().map(|(path, text)| (path.clone(), sha256_hex(text.as_bytes()))).collect();
-    let content = Content { runtime, program: wanted.program.clone(), services, absent, ports, doors, files };
+    let program = wanted.program.clone();
+    let content = Content { runtime, program, engine, init, services, absent, ports, doors, files };
     Ok(Declared { release: Release::new(content), contents, notes, first })
 }
 
@@ -143,13 +166,7 @@ fn runtime(wanted: &Wanted, observed: &Observed) -> Result<Runtime, Failure> {
             "runtimes are not mixed: `cargo xtask uninstall` ends the old one and leaves the data, then deploy again",
         ));
     }
-    match picked {
-        Runtime::Sandbox | Runtime::Docker => Ok(picked),
-        Runtime::Native => {
-            Err(Failure::new(Class::Settings, format!("this version cannot bring up the {picked} runtime ({why})"))
-                .hint("write `runtime = \"sandbox\"` under [engine] in stack.toml to run the embedded sandbox"))
-        }
-    }
+    Ok(picked)
 }
 
 fn wanted_ports(settings: &Settings) -> Vec<(Component, u16)> {
@@ -238,8 +255,9 @@ impl Host<'_> {
     fn outline(&self, services: &[Service], contents: &Contents) -> Release {
         let files = contents.iter().map(|(path, text)| (path.clone(), sha256_hex(text.as_bytes()))).collect();
         let (program, services) = (self.wanted.program.clone(), services.to_vec());
-        let (ports, doors) = ([].into(), [].into());
-        let content = Content { runtime: Runtime::Docker, program, services, absent: Vec::new(), ports, doors, files };
+        let (runtime, ports, doors) = (Runtime::Docker, [].into(), [].into());
+        let (engine, init, absent) = (None, None, Vec::new());
+        let content = Content { runtime, program, engine, init, services, absent, ports, doors, files };
         Release::new(content)
     }
 

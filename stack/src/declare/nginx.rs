@@ -18,15 +18,19 @@ pub(super) struct Doors {
     pub(super) api: (u16, u16),
     pub(super) grafana: (u16, u16),
     pub(super) prometheus: (u16, u16),
+    /// The folder of the certificate as nginx sees it, and the certificate's digest; `None`: no TLS.
+    pub(super) tls: Option<(String, String)>,
     /// Whether the host has IPv6: listening on an address family that is not there is an error.
     pub(super) ipv6: bool,
 }
 
 /// Everything below `nginx/`, under the name `declared` that it is to tell.
 pub(super) fn files(allow: &[IpNet], doors: &Doors, declared: &str) -> Contents {
+    let tls = doors.tls.as_ref().map(|(folder, digest)| ("tls.conf", tls(folder, digest)));
     [("nginx.conf", NGINX.to_owned()), ("guard.conf", GUARD.to_owned()), ("allow.conf", allowed(allow))]
         .into_iter()
         .chain([("servers.conf", servers(doors, declared))])
+        .chain(tls)
         .map(|(name, text)| (format!("nginx/{name}"), text))
         .collect()
 }
@@ -39,11 +43,34 @@ fn allowed(allow: &[IpNet]) -> String {
     text
 }
 
+/// That the digest stands in it has nginx read it again when the certificate is another.
+fn tls(folder: &str, digest: &str) -> String {
+    format!(
+        "# Of the certificate {digest}.\nssl_certificate {folder}/certificate.pem;\nssl_certificate_key \
+         {folder}/key.pem;\nssl_protocols TLSv1.2 TLSv1.3;\nssl_ciphers HIGH:!aNULL:!MD5:!3DES;\nssl_session_cache \
+         shared:tls:1m;\nssl_session_tickets off;\n# Who speaks plainly is told where to.\nerror_page 497 =308 \
+         https://$http_host$request_uri;\n"
+    )
+}
+
+/// With TLS the LAN gets nothing else, and the host itself is answered as before: `ollama list` asks plainly.
+fn listen(doors: &Doors, port: u16) -> String {
+    let (ssl, own) = match doors.tls {
+        Some(_) => (" ssl", ["127.0.0.1:", "[::1]:"]),
+        None => ("", [""; 2]),
+    };
+    let families = if doors.ipv6 { 2 } else { 1 };
+    let wide = ["", "[::]:"].into_iter().take(families).map(|any| format!("    listen {any}{port}{ssl};\n"));
+    let narrow = own.into_iter().take(families).filter(|it| !it.is_empty());
+    wide.chain(narrow.map(|own| format!("    listen {own}{port};\n"))).collect()
+}
+
 fn servers(doors: &Doors, declared: &str) -> String {
     // In the words of a metric, so that Prometheus can come by the same door as clients.
     let api = format!(
         "    access_log /dev/stdout;\n    location = {CONFIG_PATH} {{\n        access_log off;\n        default_type \
-         'text/plain; version=0.0.4';\n        return 200 'edge_info{{files=\"{DECLARED}{declared}\"}} 1\\n';\n    }}\n"
+         'text/plain; version=0.0.4';\n        return 200 'edge_info{{files=\"{DECLARED}{declared}\"}} 1\\n';\n    }}\n    location /api/blobs/ {{\n        \
+         client_max_body_size 0;\n        proxy_pass http://gateway;\n    }}\n"
     );
     // Normalised before it is compared, so that no spelling of a path gets past this.
     let prometheus = "    location ~ ^/(-/(?!healthy$|ready$)|api/v1/(admin|write|otlp)) {\n        return 403 '{\"error\":\"not \
@@ -55,10 +82,10 @@ fn servers(doors: &Doors, declared: &str) -> String {
     ]
     .into_iter()
     .map(|(what, name, (lan, loopback), special)| {
-        let ipv6 = if doors.ipv6 { format!("    listen [::]:{lan};\n") } else { String::new() };
+        let listen = listen(doors, lan);
         format!(
-            "# {what}.\nupstream {name} {{\n    server 127.0.0.1:{loopback} max_fails=0;\n    keepalive 32;\n}}\nserver {{\n    listen \
-             {lan};\n{ipv6}    include guard.conf;\n{special}    location / {{\n        proxy_pass http://{name};\n    }}\n}}\n"
+            "# {what}.\nupstream {name} {{\n    server 127.0.0.1:{loopback} max_fails=0;\n    keepalive 32;\n}}\nserver {{\n{listen}    \
+             include guard.conf;\n{special}    location / {{\n        proxy_pass http://{name};\n    }}\n}}\n"
         )
     })
     .collect::<Vec<_>>()
@@ -72,7 +99,8 @@ mod tests {
 
     #[test]
     fn what_is_checked_in_is_what_the_defaults_give() {
-        let doors = Doors { api: (11434, 11436), grafana: (3000, 13000), prometheus: (9090, 19090), ipv6: true };
+        let doors =
+            Doors { api: (11434, 11436), grafana: (3000, 13000), prometheus: (9090, 19090), tls: None, ipv6: true };
         let files = files(&Settings::default().edge.allow, &doors, "by-hand");
         for name in ["allow.conf", "servers.conf"] {
             let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/nginx").join(name);

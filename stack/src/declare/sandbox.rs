@@ -29,11 +29,20 @@ pub(super) fn make(host: &Host<'_>) -> Made {
         None => absent.push(missing(host, Component::NodeExporter, "prometheus-node-exporter", "node_exporter")),
     }
     let contents = watching(host, &mut services);
-    Made { services, absent, contents, notes: Vec::new(), first: Vec::new(), doors: [].into() }
+    Made {
+        services,
+        absent,
+        contents,
+        notes: Vec::new(),
+        first: Vec::new(),
+        doors: [].into(),
+        engine: None,
+        init: None,
+    }
 }
 
 /// The files of those that watch the others, each told by a name.
-fn watching(host: &Host<'_>, services: &mut [Service]) -> Contents {
+pub(super) fn watching(host: &Host<'_>, services: &mut [Service]) -> Contents {
     let version = host.observed.versions.get("prometheus").map(String::as_str);
     let (mut contents, prometheus) =
         host.told("prometheus/", |name| super::prometheus::files(host.settings, services, version, name));
@@ -82,7 +91,7 @@ fn stand_in(host: &Host<'_>) -> Service {
     service
 }
 
-fn gateway(host: &Host<'_>) -> Service {
+pub(super) fn gateway(host: &Host<'_>) -> Service {
     let upstream = host.listen(Component::Engine).to_string();
     let listen = host.listen(Component::Gateway).to_string();
     let mut args = vec!["--listen".to_owned(), listen, "--upstream".to_owned(), upstream];
@@ -95,7 +104,7 @@ fn gateway(host: &Host<'_>) -> Service {
     service
 }
 
-fn prometheus(host: &Host<'_>, program: PathBuf) -> Service {
+pub(super) fn prometheus(host: &Host<'_>, program: PathBuf) -> Service {
     let config = host.root.current().join("prometheus/prometheus.yml");
     let retention_s = host.settings.monitoring.retention.as_secs();
     let mut args = vec![
@@ -112,18 +121,19 @@ fn prometheus(host: &Host<'_>, program: PathBuf) -> Service {
         // Up to 3.8 native histograms are kept only with this; later ones take no notice.
         args.push("--enable-feature=native-histograms".to_owned());
     }
-    let mut service = host.service(Component::Prometheus, program_alone(program, args), "/-/ready");
+    let mut service =
+        host.service(Component::Prometheus, program_alone(Command { program, args, env: [].into() }), "/-/ready");
     service.reads = vec!["prometheus/".to_owned()];
     service.reload_path = Some("/-/reload".to_owned());
     service
 }
 
-fn node_exporter(host: &Host<'_>, program: PathBuf) -> Service {
+pub(super) fn node_exporter(host: &Host<'_>, program: PathBuf) -> Service {
     let args = vec![
         format!("--web.listen-address={}", host.listen(Component::NodeExporter)),
         format!("--collector.textfile.directory={}", host.root.textfile().display()),
     ];
-    host.service(Component::NodeExporter, program_alone(program, args), "/")
+    host.service(Component::NodeExporter, program_alone(Command { program, args, env: [].into() }), "/")
 }
 
 /// Our own program, run from the release so that a rollback brings back the old one.
@@ -132,11 +142,11 @@ fn own(host: &Host<'_>, component: Component, args: Vec<String>) -> Command {
     Command { program: host.root.current().join("bin/xtask"), args, env: [].into() }
 }
 
-fn program_alone(program: PathBuf, args: Vec<String>) -> Launch {
-    Launch::Process { command: Command { program, args, env: [].into() }, own_program: false }
+pub(super) fn program_alone(command: Command) -> Launch {
+    Launch::Process { command, own_program: false }
 }
 
-fn missing(host: &Host<'_>, component: Component, debian: &str, homebrew: &str) -> Absent {
+pub(super) fn missing(host: &Host<'_>, component: Component, debian: &str, homebrew: &str) -> Absent {
     let install = match host.observed.system.as_str() {
         "Darwin" => format!("brew install {homebrew}"),
         _ => format!("apt-get install {debian}"),

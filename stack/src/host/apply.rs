@@ -12,13 +12,14 @@ use std::{
 };
 
 use super::{
-    Follow, Host,
+    Follow, Host, certificate,
     control::change,
     journal::{Journal, Undo},
     lock, observe,
     root::Way,
     secrets,
     starter::{Starter, starter},
+    tarball,
 };
 use crate::{
     component::Component,
@@ -48,7 +49,7 @@ pub(super) fn apply(
     follow: &mut Follow<'_>,
 ) -> Result<Outcome, Failure> {
     let root = &host.root;
-    let way = Way::find(plan, host.password.as_ref())?;
+    let way = Way::of(plan, host.password.as_ref())?;
     for folder in root.skeleton() {
         fs::create_dir_all(&folder).doing("cannot create", &folder)?;
     }
@@ -109,15 +110,22 @@ impl Apply<'_> {
         match step {
             Step::InstallProgram { id } => self.install_program(id),
             Step::RestoreProgram { release, .. } => restore_program(self.root, release),
-            Step::AsRoot { commands, .. } => {
-                commands.iter().try_for_each(|command| self.way.run(command, &self.lock, follow))
+            Step::AsRoot { commands, .. } => self.as_root(commands, follow),
+            Step::Serve { commands, .. } => {
+                // Ours, or the system would make it root's.
+                let log = self.root.supervisor_log();
+                File::options().create(true).append(true).open(&log).doing("cannot write", &log)?;
+                self.as_root(commands, follow)
             }
+            Step::Tool { command, .. } => tarball::tool(command, &self.lock, follow),
+            Step::Fetch(tarball) => tarball::fetch(self.root, tarball, &self.lock, follow),
             Step::StageRelease { .. } => self.stage(),
             Step::Check { component, command } => self.check(*component, command),
             Step::Switch { to, .. } => point_current(self.root, Some(to)),
             Step::Gate { timeout_s, .. } => {
                 self.starter().gate(&self.plan.release, Duration::from_secs(*timeout_s), follow)
             }
+            Step::Certify { names, files } => certificate::certify(self.root, names, files.as_ref()),
             Step::Generate { secret } => secrets::generate(self.root, secret),
             Step::Supervise { .. }
             | Step::Start { .. }
@@ -149,6 +157,7 @@ impl Apply<'_> {
                 Undo::Unstage { release: release.clone() }
             }
             Step::Switch { to, .. } => Undo::Switch { to: self.last_good(to)? },
+            Step::Serve { undo, .. } if !undo.is_empty() => Undo::AsRoot { commands: undo.clone() },
             Step::Supervise { .. } if read_desired(self.root)?.halted => Undo::Halt,
             Step::Start { component, .. } if read_desired(self.root)?.stopped.contains(component) => {
                 Undo::Stop { component: *component }
@@ -161,8 +170,12 @@ impl Apply<'_> {
         })
     }
 
+    fn as_root(&self, commands: &[process::Command], follow: &mut Follow<'_>) -> Result<(), Failure> {
+        commands.iter().try_for_each(|command| self.way.run(command, &self.lock, follow))
+    }
+
     fn starter(&self) -> Box<dyn Starter + '_> {
-        starter(self.root, self.plan.release.content.runtime, Some(&self.lock))
+        starter(self.root, Some(&self.plan.release), Some(&self.lock))
     }
 
     fn history(&self) -> Result<Vec<ReleaseId>, Failure> {
@@ -291,6 +304,7 @@ impl Apply<'_> {
                 change(self.root, |desired| desired.stopped.extend([*component]))?;
                 self.starter().step(&Step::Stop { component: *component }, &self.plan.release, follow)
             }
+            Undo::AsRoot { commands } => self.as_root(commands, follow),
             Undo::Unstage { release } => remove(&self.root.release(release)),
             Undo::Program { release: Some(release) } => restore_program(self.root, release),
             Undo::Program { release: None } => {

@@ -1,19 +1,22 @@
 //! What a person asks of components by hand, and the end of it all.
 
-use std::{collections::BTreeSet, fs};
+use std::{collections::BTreeSet, fs, path::Path};
 
 use super::{
-    Follow, lock, observe,
+    Follow, lock, native, observe,
+    root::Way,
     starter::{Asked, starter},
 };
 use crate::{
-    component::{Component, Runtime},
+    component::Component,
+    declare::service,
     durable,
     failure::{Class, Failure},
     layout::Root,
-    observed::{Desired, State},
+    observed::{Desired, Init, State},
     protocol::Action,
     release::Release,
+    secret::Secret,
     supervise,
 };
 
@@ -32,7 +35,7 @@ pub(super) fn control(
             .hint(reason.unwrap_or_else(|| "`cargo xtask status` lists what is".to_owned())));
     }
     let lock = lock(root, &format!("{action:?}").to_lowercase())?;
-    let starter = starter(root, release.content.runtime, Some(&lock));
+    let starter = starter(root, Some(&release), Some(&lock));
     // What cannot stay up gets a new try, told from the old ones by its number.
     let sick = |component: &Component| {
         let status = observe::status(root).ok().flatten();
@@ -64,25 +67,38 @@ pub(super) fn control(
 }
 
 /// Ends everything and removes what a deploy brought.
-pub(super) fn uninstall(root: &Root, data: bool, follow: &mut Follow<'_>) -> Result<(), Failure> {
+pub(super) fn uninstall(
+    root: &Root,
+    data: bool,
+    password: Option<&Secret>,
+    follow: &mut Follow<'_>,
+) -> Result<(), Failure> {
     if !root.state().exists() {
         return Err(Failure::new(Class::Nothing, format!("nothing is deployed in {}", root.path().display())));
     }
     let lock = lock(root, "uninstall")?;
-    change(root, |desired| desired.halted = true)?;
     let releases = observe::releases(root)?.0;
-    // Where no release is left to say who would have started it, our supervisor is the one that could still run.
-    let runtime = releases.first().map_or(Runtime::Sandbox, |release| release.content.runtime);
-    let starter = starter(root, runtime, Some(&lock));
+    let service = releases.iter().find_map(|release| release.content.init).filter(|init| is_served(*init, root));
+    let commands = service.map(|init| service::remove(init, root)).unwrap_or_default();
+    let way = Way::find(&commands.iter().collect::<Vec<_>>(), password)?;
+    change(root, |desired| desired.halted = true)?;
+    let starter = starter(root, releases.first(), Some(&lock));
     starter.halt(follow)?;
+    commands.iter().try_for_each(|command| way.run(command, &lock, follow))?;
     starter.erase(&releases, data)?;
-    let mut gone = vec![root.current(), root.releases(), root.bin(), root.logs(), root.state(), root.live()];
+    let mut gone =
+        vec![root.current(), root.releases(), root.engines(), root.bin(), root.logs(), root.state(), root.live()];
     gone.extend(data.then(|| root.data()));
     gone.iter().try_for_each(|path| durable::remove(path))?;
     // Fails where something is left, the data above all; then the folder has a reason to stay.
     let _ = fs::remove_dir(root.data());
     let _ = fs::remove_dir(root.path());
     Ok(())
+}
+
+/// Whether the system knows our service, or would at its next start.
+fn is_served(init: Init, root: &Root) -> bool {
+    native::service(init, root).is_some() || Path::new(&service::place(init, root)).exists()
 }
 
 /// The release that is deployed, for verbs that mean one.

@@ -17,6 +17,7 @@ use crate::{
     durable,
     observed::Interrupted,
     plan::{Plan, Step},
+    process::Command,
     release::ReleaseId,
 };
 
@@ -39,6 +40,8 @@ enum Entry {
 pub(super) enum Undo {
     /// It changed nothing that runs.
     Nothing,
+    /// Have root run these.
+    AsRoot { commands: Vec<Command> },
     /// Remove the release's folder.
     Unstage { release: ReleaseId },
     /// Put the program of this release back; none: there was no program.

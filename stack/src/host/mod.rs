@@ -5,12 +5,14 @@
 
 mod apply;
 mod ask;
+mod certificate;
 mod control;
 mod docker;
 mod job;
 mod journal;
 mod logs;
 mod machine;
+mod native;
 mod observe;
 mod port;
 mod root;
@@ -18,6 +20,7 @@ mod secrets;
 mod serve;
 mod starter;
 mod supervised;
+mod tarball;
 mod verb;
 
 pub use ask::probe;
@@ -82,12 +85,13 @@ impl Host {
                 let nothing = File::open("/dev/null").doing("cannot open", Path::new("/dev/null"))?;
                 verb::run(&self.root, &args, nothing, follow).map(|code| Reply::Ended(Ended::Ran(code)))
             }
+            Request::AsRoot { what, commands } => root::run(self, &what, &commands, follow).map(|()| Reply::Done),
             Request::Control { action, components } => {
                 control::control(&self.root, action, &components, follow).map(|()| Reply::Done)
             }
             Request::Logs(query) => {
-                let runtime = control::deployed(&self.root)?.content.runtime;
-                starter::starter(&self.root, runtime, None).logs(&query, follow).map(|()| Reply::Done)
+                let release = control::deployed(&self.root)?;
+                starter::starter(&self.root, Some(&release), None).logs(&query, follow).map(|()| Reply::Done)
             }
             Request::Secrets { reveal } => Ok(Reply::Secrets(secrets::list(&self.root, reveal)?)),
             Request::SetSecret { name, value } => secrets::set(&self.root, &name, &value).map(|()| Reply::Done),
@@ -95,7 +99,9 @@ impl Host {
             Request::Jobs => Ok(Reply::Jobs(job::list(&self.root)?)),
             Request::Attach { job } => job::attach(&self.root, &job, follow).map(Reply::Ended),
             Request::Cancel { job } => job::cancel(&self.root, &job).map(|()| Reply::Done),
-            Request::Uninstall { data } => control::uninstall(&self.root, data, follow).map(|()| Reply::Done),
+            Request::Uninstall { data } => {
+                control::uninstall(&self.root, data, self.password.as_ref(), follow).map(|()| Reply::Done)
+            }
         }
     }
 }

@@ -7,10 +7,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use chrono::Utc;
+use chrono::{DateTime, Utc};
 use walkdir::WalkDir;
 
-use super::{docker, journal, machine, port, secrets};
+use super::{certificate, docker, journal, machine, native, port, secrets};
 use crate::{
     backup::Backups,
     component::{Component, Runtime},
@@ -45,7 +45,12 @@ pub(super) fn observe(root: &Root, question: &Question) -> Result<Observed, Fail
     let programs: BTreeMap<String, Option<PathBuf>> =
         question.programs.iter().filter_map(|names| Some((names.first()?.clone(), find(names)))).collect();
     let system = process::uname('s').doing("cannot run", Path::new("uname"))?;
+    let booted = machine::booted(&system);
     Ok(Observed {
+        restarted: booted.is_some_and(|booted| restarted(root, booted)),
+        booted,
+        native: (question.native && (system == "Darwin" || question.images.is_none()))
+            .then(|| native::facts(&system, root)),
         facts: question.facts.as_ref().map(|models| machine::machine(&system, root, models)),
         system,
         machine: process::uname('m').doing("cannot run", Path::new("uname"))?,
@@ -55,6 +60,8 @@ pub(super) fn observe(root: &Root, question: &Question) -> Result<Observed, Fail
         program: read_text(&root.program_id())?.filter(|_| root.program().exists()),
         damaged: manifest.map(|release| damaged(root, release)).unwrap_or_default(),
         contents: manifest.filter(|_| question.contents).map(|it| contents(root, it)).unwrap_or_default(),
+        certificate: certificate::read(root)?,
+        offered: question.certificate_files.as_ref().and_then(certificate::offered),
         account: account(),
         ipv6: TcpListener::bind((Ipv6Addr::UNSPECIFIED, 0)).is_ok(),
         taken: taken(question, root, &components),
@@ -77,6 +84,13 @@ pub(super) fn observe(root: &Root, question: &Question) -> Result<Observed, Fail
         desired,
         components,
     })
+}
+
+/// Whether the machine was started after the current release came to be, and after somebody last asked how it came back.
+fn restarted(root: &Root, booted: DateTime<Utc>) -> bool {
+    let written = |path: PathBuf| fs::metadata(path).and_then(|meta| meta.modified()).ok().map(DateTime::<Utc>::from);
+    let deployed = written(root.history()).is_some_and(|at| at < booted);
+    deployed && written(root.reboot()).is_none_or(|asked| asked < booted)
 }
 
 /// The third of what sshd tells: client and its port, server and its port.
@@ -184,8 +198,9 @@ fn account() -> Account {
 /// Who has the ports that are to be had as they are. Those that our own edge listens on are had.
 fn taken(question: &Question, root: &Root, components: &BTreeMap<Component, Running>) -> BTreeMap<u16, String> {
     let edge_runs = components.get(&Component::Edge).is_some_and(Running::runs);
-    let servers = fs::read_to_string(root.live().join("nginx/servers.conf")).unwrap_or_default();
-    let ours = |port: &u16| edge_runs && servers.contains(&format!("listen {port};"));
+    let read = |folder: PathBuf| fs::read_to_string(folder.join("nginx/servers.conf")).unwrap_or_default();
+    let servers = [root.live(), root.current()].map(read);
+    let ours = |port: &u16| edge_runs && servers.iter().any(|it| it.contains(&format!("listen {port};")));
     let ports = question.fixed_ports.iter().filter(|port| !ours(port) && !port::is_free(**port));
     ports.map(|port| (*port, port::holder(*port))).collect()
 }

@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use super::Follow;
+use super::{Follow, Host, lock};
 use crate::{
     failure::{Class, Doing, Failure},
     plan::Plan,
@@ -29,6 +29,19 @@ const TELL_EVERY: Duration = Duration::from_secs(1);
 /// Lines of a command's output that a failure tells.
 const TOLD_LINES: usize = 20;
 
+/// What launchd's numbers mean, which it does not tell.
+const MEANINGS: [(&str, &str); 2] = [
+    (
+        "Bootstrap failed: 5:",
+        "launchd says so of a service that it has under that name already, or whose file it does not trust: `sudo launchctl \
+         bootout system/NAME` ends the former, and `sudo launchctl print-disabled system` names what somebody switched off",
+    ),
+    (
+        "Bootstrap failed: 125:",
+        "launchd says so where there is no such domain, as without anybody logged in at the screen",
+    ),
+];
+
 /// How a command comes to be run by root.
 pub(super) enum Way<'a> {
     /// It needs nobody else.
@@ -41,13 +54,18 @@ pub(super) enum Way<'a> {
 
 impl Way<'_> {
     /// The way for what the plan wants of root; without such a step nobody is asked.
-    pub(super) fn find<'a>(plan: &Plan, password: Option<&'a Secret>) -> Result<Way<'a>, Failure> {
+    pub(super) fn of<'a>(plan: &Plan, password: Option<&'a Secret>) -> Result<Way<'a>, Failure> {
         let commands: Vec<&Command> = plan.steps.iter().flat_map(|step| step.as_root()).collect();
+        Way::find(&commands, password)
+    }
+
+    /// The way for these commands.
+    pub(super) fn find<'a>(commands: &[&Command], password: Option<&'a Secret>) -> Result<Way<'a>, Failure> {
         if commands.is_empty() || rustix::process::geteuid().is_root() {
             return Ok(Way::Direct);
         }
         let Some(sudo) = process::find("sudo") else {
-            return Err(refused(&commands, "there is no sudo", ""));
+            return Err(refused(commands, "there is no sudo", ""));
         };
         let nothing = Path::new("/dev/null");
         let nothing = File::open(nothing).doing("cannot open", nothing)?;
@@ -63,7 +81,7 @@ impl Way<'_> {
             }
         }
         let why = if password.is_some() { "sudo does not take that password" } else { "sudo wants a password" };
-        Err(refused(&commands, why, &said))
+        Err(refused(commands, why, &said))
     }
 
     /// Runs a command to its end. What root has begun is not cut short: an objection counts once it has ended.
@@ -104,6 +122,13 @@ fn with_environment(before: &[&str], command: &Command) -> Command {
     Command { program, args: words, env: [].into() }
 }
 
+/// Has root run commands that belong to no release.
+pub(super) fn run(host: &Host, what: &str, commands: &[Command], follow: &mut Follow<'_>) -> Result<(), Failure> {
+    let way = Way::find(&commands.iter().collect::<Vec<_>>(), host.password.as_ref())?;
+    let lock = lock(&host.root, what)?;
+    commands.iter().try_for_each(|command| way.run(command, &lock, follow))
+}
+
 fn refused(commands: &[&Command], why: &str, said: &str) -> Failure {
     let failure = Failure::new(Class::Refused, format!("this needs root, and {why}"));
     let failure = if said.is_empty() { failure } else { failure.because(&io::Error::other(said.to_owned())) };
@@ -119,5 +144,9 @@ fn failed(command: &Command, done: &Finished) -> Failure {
     let lines: Vec<&str> = done.output.lines().collect();
     let told = lines[lines.len().saturating_sub(TOLD_LINES)..].join("\n");
     let failure = Failure::new(Class::Failed, format!("root's `{command}` failed"));
-    if told.is_empty() { failure } else { failure.because(&io::Error::other(told)) }
+    let failure = if told.is_empty() { failure } else { failure.because(&io::Error::other(told.clone())) };
+    match MEANINGS.iter().find(|(words, _)| told.contains(words)) {
+        Some((_, hint)) => failure.hint(*hint),
+        None => failure,
+    }
 }

@@ -11,7 +11,7 @@ use crate::{
     layout::Root,
     plan::Step,
     protocol::{Action, LogQuery},
-    release::Release,
+    release::{Content, Release},
 };
 
 /// What starts and stops the components of a root.
@@ -51,10 +51,11 @@ pub(super) struct Asked<'a> {
     pub(super) revision: u64,
 }
 
-/// Who starts the components of a runtime. What is started to change the host inherits `lock`, and so holds it to its end.
-pub(super) fn starter<'a>(root: &'a Root, runtime: Runtime, lock: Option<&'a File>) -> Box<dyn Starter + 'a> {
-    match runtime {
-        Runtime::Docker => Box::new(Docker::new(root, lock)),
-        Runtime::Native | Runtime::Sandbox => Box::new(Supervised { root }),
+/// Who starts the components of a release. What is started to change the host inherits `lock`, and so holds it to its end.
+/// Where no release is left to say who would have started it, our supervisor is the one that could still run.
+pub(super) fn starter<'a>(root: &'a Root, release: Option<&Release>, lock: Option<&'a File>) -> Box<dyn Starter + 'a> {
+    match release.map(|release| &release.content) {
+        Some(Content { runtime: Runtime::Docker, .. }) => Box::new(Docker::new(root, lock)),
+        content => Box::new(Supervised { root, init: content.and_then(|content| content.init) }),
     }
 }

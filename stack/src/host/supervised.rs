@@ -17,18 +17,23 @@ use super::{
 };
 use crate::{
     component::Component,
+    declare::service::by_hand,
+    durable,
     failure::{Class, Doing, Failure},
     layout::Root,
-    observed::{Desired, Running, State},
+    observed::{Desired, Init, Running, State},
     plan::Step,
     process,
     protocol::{Action, Event, LogQuery},
     release::Release,
-    supervise::{self, Status, read_desired},
+    supervise::{self, Start, Status, read_desired},
 };
 
 /// How long a supervisor may take to write its first status.
 const SUPERVISOR_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long the system may take to start one anew; launchd waits for ten seconds between two starts.
+const SYSTEM_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long a supervisor may take to become the release's program.
 const FOLLOW_TIMEOUT: Duration = Duration::from_secs(10);
@@ -44,6 +49,8 @@ const TELL_AFTER: Duration = Duration::from_secs(1);
 
 pub(super) struct Supervised<'a> {
     pub(super) root: &'a Root,
+    /// What has the supervisor run; `None`: we do.
+    pub(super) init: Option<Init>,
 }
 
 impl Starter for Supervised<'_> {
@@ -69,7 +76,7 @@ impl Starter for Supervised<'_> {
         if desired.halted {
             return Ok(());
         }
-        ensure_supervisor(self.root)?;
+        self.ensure_supervisor()?;
         await_status(self.root, timeout, follow, |status| {
             if status.release.as_ref() != Some(&release.id) {
                 return Ok(None);
@@ -95,13 +102,15 @@ impl Starter for Supervised<'_> {
         if to.is_none() {
             change(self.root, |desired| desired.halted = true)?;
             self.halt(follow)?;
+            // Before it may run again: a supervisor that the system has run is there still.
+            durable::remove(&self.root.current())?;
             change(self.root, |desired| desired.halted = false)?;
         }
         Ok(())
     }
 
     fn control(&self, asked: &Asked<'_>, follow: &mut Follow<'_>) -> Result<(), Failure> {
-        ensure_supervisor(self.root)?;
+        self.ensure_supervisor()?;
         let desired = read_desired(self.root)?;
         await_status(self.root, CONTROL_TIMEOUT, follow, |status| {
             let restarts = |component: &Component| desired.restarts.get(component).copied().unwrap_or_default();
@@ -117,7 +126,7 @@ impl Starter for Supervised<'_> {
         })
     }
 
-    /// Components that a killed supervisor left are stopped by a new one.
+    /// Components that a killed supervisor left are stopped by a new one. One that the system has run stays.
     fn halt(&self, follow: &mut Follow<'_>) -> Result<(), Failure> {
         let root = self.root;
         let runs = || Component::ALL.into_iter().any(|component| process::is_locked(&root.component_lock(component)));
@@ -125,11 +134,20 @@ impl Starter for Supervised<'_> {
         if !supervised() && !runs() {
             return Ok(());
         }
+        let revision = read_desired(root)?.revision;
+        let seen = || Ok::<_, Failure>(observe::status(root)?.is_some_and(|status| status.revision >= revision));
+        let is_done = || match self.init {
+            None => Ok(!supervised() && !runs()),
+            Some(_) => Ok::<_, Failure>(!runs() && (!supervised() || seen()?)),
+        };
+        if is_done()? {
+            return Ok(());
+        }
         follow(Event::Waiting { detail: "every component to stop".to_owned() })?;
         if root.program().exists() {
-            ensure_supervisor(root)?;
+            self.ensure_supervisor()?;
         }
-        wait_for(CONTROL_TIMEOUT, || Ok((!supervised() && !runs()).then_some(())))?.ok_or_else(|| {
+        wait_for(CONTROL_TIMEOUT, || Ok(is_done()?.then_some(())))?.ok_or_else(|| {
             Failure::new(Class::Failed, "some components do not stop").hint("`cargo xtask status` shows which")
         })
     }
@@ -150,7 +168,7 @@ impl Supervised<'_> {
     /// what we write, is ended: that costs nothing, its successor adopts what runs.
     fn supervise(&self, release: &Release, follow: &mut Follow<'_>) -> Result<(), Failure> {
         change(self.root, |desired| desired.halted = false)?;
-        ensure_supervisor(self.root)?;
+        self.ensure_supervisor()?;
         let (id, program) = (&release.id, &release.content.program);
         let mut follows = |timeout| {
             await_status(self.root, timeout, follow, |status| {
@@ -162,7 +180,7 @@ impl Supervised<'_> {
             (Err(failure), Some(old)) if failure.class == Class::Failed && old.program != *program => {
                 old.identity.kill();
                 wait_for_lock(self.root)?;
-                ensure_supervisor(self.root)?;
+                self.ensure_supervisor()?;
                 follows(STEP_TIMEOUT)
             }
             (followed, _) => followed,
@@ -193,7 +211,7 @@ impl Supervised<'_> {
         follow: &mut Follow<'_>,
         is_so: impl Fn(&Running) -> bool,
     ) -> Result<(), Failure> {
-        ensure_supervisor(self.root)?;
+        self.ensure_supervisor()?;
         let desired = read_desired(self.root)?;
         await_status(self.root, STEP_TIMEOUT, follow, |status| {
             if status.release.as_ref() != Some(&release.id) {
@@ -208,10 +226,27 @@ impl Supervised<'_> {
     }
 
     fn await_gone(&self, component: Component, release: &Release, follow: &mut Follow<'_>) -> Result<(), Failure> {
-        ensure_supervisor(self.root)?;
+        self.ensure_supervisor()?;
         await_status(self.root, STEP_TIMEOUT, follow, |status| {
             let gone = status.components.get(&component).is_none_or(|running| running.identity.is_none());
             Ok((gone && status.release.as_ref() == Some(&release.id)).then_some(()))
+        })
+    }
+
+    /// Starts a supervisor if none runs, or waits until the system has; one that runs sees by itself what has changed.
+    fn ensure_supervisor(&self) -> Result<(), Failure> {
+        let Some(init) = self.init else { return start_supervisor(self.root) };
+        let is_up = || process::is_locked(&self.root.supervisor_lock());
+        wait_for(SYSTEM_TIMEOUT, || Ok(is_up().then_some(())))?.ok_or_else(|| {
+            let log = self.root.supervisor_log();
+            let said = process::last_words(&log).unwrap_or_else(|| "it has printed nothing".to_owned());
+            Failure::new(Class::Failed, format!("the system does not have service {} run", self.root.service()))
+                .because(&io::Error::other(said))
+                .hint(format!(
+                    "`{}`, then the same command again; its log is {}",
+                    by_hand(init, self.root),
+                    log.display()
+                ))
         })
     }
 }
@@ -223,8 +258,8 @@ fn fingerprints(release: &Release, component: Component) -> Result<(String, Stri
     Ok((release.fingerprint(service), release.config_fingerprint(service)))
 }
 
-/// Starts a supervisor if none runs; one that runs sees by itself what has changed.
-fn ensure_supervisor(root: &Root) -> Result<(), Failure> {
+/// Starts a supervisor of our own if none runs.
+fn start_supervisor(root: &Root) -> Result<(), Failure> {
     let lock_path = root.supervisor_lock();
     if process::is_locked(&lock_path) {
         return Ok(());
@@ -235,7 +270,7 @@ fn ensure_supervisor(root: &Root) -> Result<(), Failure> {
     };
     let log_path = root.supervisor_log();
     let log = fs::File::options().create(true).append(true).open(&log_path).doing("cannot write", &log_path)?;
-    let command = supervise::command(root, None);
+    let command = supervise::command(root, &Start::default());
     let pid = process::spawn_holding(&command, lock, log).doing("cannot start", &command.program)?;
     let child = process::Identity::of_child(pid);
     let up = wait_for(SUPERVISOR_TIMEOUT, || match child.ended() {

@@ -19,7 +19,7 @@ pub(crate) fn run_following(
     meanwhile: &mut dyn FnMut() -> Result<(), Failure>,
 ) -> Result<Finished, Failure> {
     let program = &command.program;
-    let expression = duct::cmd(program, &command.args).stderr_to_stdout().stdout_capture().unchecked();
+    let expression = super::expression(command).stderr_to_stdout().stdout_capture().unchecked();
     let expression = match lock {
         Some(lock) => expression.stdin_file(lock.try_clone().doing("cannot hand on the lock to", program)?),
         None => expression.stdin_null(),

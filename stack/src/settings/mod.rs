@@ -108,7 +108,7 @@ impl Default for Settings {
             },
             models: Models { default: "qwen2.5-coder:32b-instruct-q8_0".to_owned(), previous: None },
             gateway: Gateway::default(),
-            edge: Edge { allow: private_networks() },
+            edge: Edge { allow: private_networks(), tls: Tls::Off, certificate: None, certificate_key: None },
             ports: Ports {
                 api: 11434,
                 lan_grafana: 3000,
@@ -230,6 +230,23 @@ pub struct Models {
 pub struct Edge {
     /// Networks whose clients get an answer; everyone else gets 403.
     pub allow: Vec<IpNet>,
+    /// Whose certificate it shows, if it speaks TLS.
+    pub tls: Tls,
+    /// For [`Tls::Files`]: the chain, on the host.
+    pub certificate: Option<PathBuf>,
+    /// For [`Tls::Files`]: its key, on the host.
+    pub certificate_key: Option<PathBuf>,
+}
+
+/// Whether the edge speaks TLS to the LAN. To its own host it speaks plainly.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tls {
+    /// It does not.
+    Off,
+    /// With a certificate of the host's own authority, which clients are told to trust.
+    Internal,
+    /// With one that was got elsewhere.
+    Files,
 }
 
 /// TCP ports. 0 means "any free one, chosen once and kept".

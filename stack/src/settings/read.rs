@@ -6,7 +6,7 @@
 use toml::de::DeTable;
 
 use super::{
-    Edge, Engine, Host, Models, Monitoring, Ports, Sandbox, Settings, alerts, backup,
+    Edge, Engine, Host, Models, Monitoring, Ports, Sandbox, Settings, Tls, alerts, backup,
     fault::Fault,
     gateway,
     table::{Found, Table},
@@ -82,6 +82,15 @@ fn models(mut table: Table<'_, '_>, models: &mut Models) {
 
 fn edge(mut table: Table<'_, '_>, edge: &mut Edge) {
     table.list("allow", &mut edge.allow, value::network);
+    table.text("tls", &mut edge.tls, value::tls);
+    table.text("certificate", &mut edge.certificate, value::folder);
+    table.text("certificate_key", &mut edge.certificate_key, value::folder);
+    if let (Tls::Files, Some(at), true) =
+        (edge.tls, table.written("tls"), edge.certificate.is_none() || edge.certificate_key.is_none())
+    {
+        let help = "write `certificate` and `certificate_key` below it: paths on the host";
+        table.fault(at, Wrong::new("`tls = \"files\"` needs a certificate and its key", help));
+    }
 }
 
 fn ports(mut table: Table<'_, '_>, ports: &mut Ports) {

@@ -13,7 +13,7 @@ use std::{
 
 use ipnet::IpNet;
 
-use super::{Image, KvCacheType, RuntimeChoice};
+use super::{Image, KvCacheType, RuntimeChoice, Tls};
 use crate::component::Runtime;
 
 /// Why a value is refused, and what to write instead.
@@ -301,6 +301,11 @@ pub fn runtime(text: &str) -> Result<RuntimeChoice, Wrong> {
             ("sandbox", RuntimeChoice::Fixed(Runtime::Sandbox)),
         ],
     )
+}
+
+/// Whose certificate the edge shows.
+pub fn tls(text: &str) -> Result<Tls, Wrong> {
+    one_of(text, &[("off", Tls::Off), ("internal", Tls::Internal), ("files", Tls::Files)])
 }
 
 /// Type of the key/value cache.

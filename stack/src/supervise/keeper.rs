@@ -18,7 +18,7 @@ use rustix::process::Signal;
 use super::{Board, Record, log};
 use crate::{
     component::Component,
-    durable,
+    declare, durable,
     failure::{Class, Doing, Failure},
     layout::Root,
     observed::{Running, State},
@@ -51,6 +51,8 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 const CALM_AFTER: Duration = Duration::from_secs(60);
 /// Ended by itself so often without calm in between, it cannot stay up.
 const FAILURES_TO_BE_UNHEALTHY: u32 = 3;
+/// How long a component may take to read its files again.
+const RELOAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long what was killed may take to be gone.
 const GONE_AFTER: Duration = Duration::from_secs(5);
 /// Between two looks at the size of the log.
@@ -292,7 +294,9 @@ impl Keeper {
             } else if Instant::now() >= deadline {
                 identity.signal_group(Signal::KILL);
             } else if !asked {
-                identity.signal_group(Signal::TERM);
+                // nginx cuts what it serves on TERM, and lets it finish on QUIT.
+                let end = if self.component == Component::Edge { Signal::QUIT } else { Signal::TERM };
+                identity.signal_group(end);
                 asked = true;
             }
             thread::sleep(Duration::from_millis(5));
@@ -300,12 +304,11 @@ impl Keeper {
     }
 
     fn reload(&mut self, target: &Target) {
-        let Some(path) = &target.service.reload_path else { return };
-        let answer = self.client.post(target.service.url(path)).timeout(Duration::from_secs(30)).send();
-        let refused = match answer.map(|answer| (answer.status(), answer.text().unwrap_or_default())) {
-            Ok((status, _)) if status.is_success() => None,
-            Ok((status, text)) => Some(format!("it refused its new files ({status}): {}", text.trim())),
-            Err(error) => Some(format!("it did not answer the reload: {}", root_cause(&error))),
+        let service = &target.service;
+        let refused = match (&service.reload_path, &service.config_path) {
+            (Some(path), _) => self.post_reload(service, path),
+            (None, Some(path)) => self.signal_reload(service, path, &target.config),
+            (None, None) => return,
         };
         let Some(process) = &mut self.process else { return };
         match refused {
@@ -325,6 +328,34 @@ impl Keeper {
         if let Err(failure) = durable::write_volatile_json(&self.root.component_record(self.component), &process.record)
         {
             ::log::error!("{}: {failure}", self.component);
+        }
+    }
+
+    /// Has it read its files again by a request; why it would not, if so.
+    fn post_reload(&self, service: &Service, path: &str) -> Option<String> {
+        let answer = self.client.post(service.url(path)).timeout(Duration::from_secs(30)).send();
+        match answer.map(|answer| (answer.status(), answer.text().unwrap_or_default())) {
+            Ok((status, _)) if status.is_success() => None,
+            Ok((status, text)) => Some(format!("it refused its new files ({status}): {}", text.trim())),
+            Err(error) => Some(format!("it did not answer the reload: {}", root_cause(&error))),
+        }
+    }
+
+    /// Has it read its files again by a signal, and waits until it tells the name of these.
+    fn signal_reload(&self, service: &Service, path: &str, config: &str) -> Option<String> {
+        self.process.as_ref()?.record.identity.signal(Signal::HUP);
+        let deadline = Instant::now() + RELOAD_TIMEOUT;
+        loop {
+            let answer = self.client.get(service.url(path)).send().and_then(reqwest::blocking::Response::text);
+            match answer {
+                Ok(text) if declare::told(&text).as_deref() == Some(config) => return None,
+                _ if Instant::now() < deadline => thread::sleep(PROBE_EVERY_STARTING),
+                Ok(_) => {
+                    let said = process::last_words(&self.root.log(self.component)).unwrap_or_default();
+                    return Some(format!("it goes on with its old files: {said}"));
+                }
+                Err(error) => return Some(format!("it did not answer after the reload: {}", root_cause(&error))),
+            }
         }
     }
 

@@ -118,12 +118,20 @@ enum Event {
     Changed,
 }
 
-/// Keeps the current release of `root` running until told to stop. `program` is the identity of this program,
-/// `expected` the one that whoever started it as another program's successor wanted.
+/// How a supervisor was started.
+#[derive(Debug, Clone, Default)]
+pub struct Start {
+    /// The identity that whoever started it as another program's successor wanted it to have.
+    pub expected: Option<String>,
+    /// Whether the system has it run: then it stays when everything else was stopped, since only root could start it again.
+    pub stays: bool,
+}
+
+/// Keeps the current release of `root` running until told to stop. `program` is the identity of this program.
 ///
 /// # Errors
 /// Another supervisor runs on this root, or its files cannot be written.
-pub fn supervise(root: Root, program: String, expected: Option<String>) -> Result<(), Failure> {
+pub fn supervise(root: Root, program: String, start: Start) -> Result<(), Failure> {
     process::leave_session();
     let lock = root.supervisor_lock();
     if !process::hold_on_stdin(&lock).doing("cannot lock", &lock)? {
@@ -141,7 +149,7 @@ pub fn supervise(root: Root, program: String, expected: Option<String>) -> Resul
         .map_err(|error| Failure::new(Class::Failed, "cannot prepare health probes").because(&error))?;
     mac::watch(&root);
     let board = Board { components: Arc::default(), changed: sender };
-    Main { supervisor: Supervisor { identity, program }, expected, root, client, board, keepers: BTreeMap::new() }
+    Main { supervisor: Supervisor { identity, program }, start, root, client, board, keepers: BTreeMap::new() }
         .run(&events)
 }
 
@@ -149,7 +157,7 @@ pub fn supervise(root: Root, program: String, expected: Option<String>) -> Resul
 struct Main {
     root: Root,
     supervisor: Supervisor,
-    expected: Option<String>,
+    start: Start,
     client: Client,
     board: Board,
     keepers: BTreeMap<Component, Sender<Option<Target>>>,
@@ -181,7 +189,7 @@ impl Main {
         let mut declared = self.reconcile()?;
         loop {
             self.tell(&declared);
-            if declared.desired.halted && self.nothing_runs() {
+            if declared.desired.halted && !self.start.stays && self.nothing_runs() {
                 ::log::info!("stopped by hand");
                 return Ok(());
             }
@@ -235,12 +243,13 @@ impl Main {
     fn follow_program(&self, release: &Release, declared: &Declared) {
         let wanted = &release.content.program;
         // Started as that program and turned out to be another: a second try would go round in circles.
-        let tried = self.expected.as_ref() == Some(wanted);
+        let tried = self.start.expected.as_ref() == Some(wanted);
         if *wanted == self.supervisor.program || tried {
             return;
         }
         self.tell(declared);
-        let error = process::become_program(&command(&self.root, Some(wanted)));
+        let error =
+            process::become_program(&command(&self.root, &Start { expected: Some(wanted.clone()), ..self.start }));
         ::log::error!("cannot become program {wanted}: {error}");
     }
 
@@ -293,11 +302,12 @@ impl Declared {
     }
 }
 
-/// What starts a supervisor on `root`. `expected` is the identity that the program there should turn out to have.
-pub(crate) fn command(root: &Root, expected: Option<&String>) -> Command {
+/// What starts a supervisor on `root`.
+pub(crate) fn command(root: &Root, start: &Start) -> Command {
     let mut args: Vec<String> = ["host", "supervise", "--root"].map(str::to_owned).to_vec();
     args.push(root.path().display().to_string());
-    args.extend(expected.map(|id| format!("--expected={id}")));
+    args.extend(start.expected.as_ref().map(|id| format!("--expected={id}")));
+    args.extend(start.stays.then(|| "--stay".to_owned()));
     Command { program: root.program(), args, env: BTreeMap::new() }
 }
 

@@ -13,6 +13,8 @@ pub(crate) enum HostVerb {
         root: PathBuf,
         #[arg(long)]
         expected: Option<String>,
+        #[arg(long)]
+        stay: bool,
     },
     /// Answer a client over a connection
     Serve {

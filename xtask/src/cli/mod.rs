@@ -76,6 +76,12 @@ pub(crate) enum Verb {
     Rollback(Rollback),
     /// Prove that the stack works: every component, a model's answer, metrics
     Verify(Verify),
+    /// Find what is wrong, why, and what mends it
+    Doctor(Doctor),
+    /// Show how well the stack is closed, or attack it from here
+    Harden(Harden),
+    /// Set the machine so that it serves: no sleep, and a GPU that may hold the model
+    Tune(Tune),
     /// Look at the stack over time: what is scraped, what fires, who is told
     #[command(subcommand)]
     Monitor(Monitor),
@@ -198,6 +204,56 @@ pub(crate) struct Verify {
     /// Write the checks as JUnit XML, for CI
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) junit: Option<PathBuf>,
+    /// Ask instead how the host came back after its last start: the stack, the GPU limit, schedules, sleep
+    #[arg(long)]
+    pub(crate) reboot: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Doctor {
+    /// Restart services and write our own files anew where that mends it; never touches data
+    #[arg(long)]
+    pub(crate) fix: bool,
+    /// Write a page for a colleague: versions, facts, settings, findings, no secrets; - is stdout
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath, conflicts_with = "json")]
+    pub(crate) report: Option<PathBuf>,
+    /// On a real Mac: run what could not be tried without one, and print what to report
+    #[arg(long, conflicts_with_all = ["fix", "report", "json"])]
+    pub(crate) self_check: bool,
+    /// {"findings":[{"id","symptom","evidence","why","fix","repair"?}],"fixed":["WHAT"]}
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Harden {
+    /// Try it instead, from here: ports, the engine, default passwords, readable secrets, admin APIs
+    #[arg(long)]
+    pub(crate) audit: bool,
+    /// Print the certificate of the host's own authority, for clients to trust
+    #[arg(long, conflicts_with_all = ["audit", "json"])]
+    pub(crate) ca: bool,
+    /// {"measures":[{"what","hardened","detail","setting"?}]}, and with --audit
+    /// {"findings":[{"id","symptom","evidence","why","fix"}]}
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Tune {
+    /// Show what would change, and stop
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Set the machine back to how it was before it was tuned
+    #[arg(long)]
+    pub(crate) revert: bool,
+    /// Ask for your password on the host if sudo wants one; or pipe it in
+    #[arg(long)]
+    pub(crate) ask_sudo: bool,
+    /// {"changes":[{"what","before","after","why"}],"proposals":[{"key","now","proposed","why"}],"notes":["TEXT"],
+    /// "commands":[{"program","args"}],"restarts_engine":false}, before it is done
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 #[derive(Debug, Args)]
@@ -208,6 +264,9 @@ pub(crate) struct Uninstall {
     /// Do not ask
     #[arg(long, short)]
     pub(crate) yes: bool,
+    /// Ask for your password on the host, where sudo wants one
+    #[arg(long)]
+    pub(crate) ask_sudo: bool,
 }
 
 #[derive(Debug, Args)]

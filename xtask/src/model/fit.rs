@@ -10,21 +10,13 @@ use ops::model::{
     subject::Subject,
 };
 use serde_json::json;
-use stack::{
-    component::Runtime,
-    failure::{Class, Failure},
-    observed::Question,
-    settings::Settings,
-};
+use stack::{observed::Question, settings::Settings};
 
 use crate::{
     cli,
     report::{self, Exit},
     session::{Session, find_settings},
 };
-
-/// The engine's own choice where `context_length` is 0; the least of what it may choose on a large GPU.
-const CONTEXT: u32 = 32_768;
 
 /// For the host that this runs on.
 pub(super) fn here(mut session: Session, args: &cli::ModelFit) -> Result<Exit> {
@@ -53,23 +45,18 @@ pub(super) fn imagined(settings: Option<&Path>, args: &cli::ModelFit) -> Result<
 pub(super) fn host(session: &mut Session) -> Result<Host> {
     let models = session.settings.engine.models_path.clone();
     let observed = session.client.observe(Question { facts: Some(models), ..Question::default() })?;
-    let missing = || Failure::new(Class::Failed, "the host does not tell what it is");
-    let machine = observed.facts.as_ref().ok_or_else(missing)?;
-    let runtime = observed.current_release().map(|release| release.content.runtime);
-    let cap = (runtime == Some(Runtime::Docker)).then_some(session.settings.engine.memory_limit_bytes);
-    Ok(subject::host(session.host(), &observed.system, machine, cap))
+    Ok(subject::observed_host(session.host(), &observed, &session.settings)?)
 }
 
 /// As the settings and the flags want it served.
-pub(super) fn serving(subject: &Subject, settings: &Settings, args: Option<&cli::ModelFit>) -> Serving {
-    let engine = &settings.engine;
-    let set = if engine.context_length == 0 { CONTEXT } else { engine.context_length };
-    let context = u64::from(args.and_then(|args| args.context).unwrap_or(set));
+pub(crate) fn serving(subject: &Subject, settings: &Settings, args: Option<&cli::ModelFit>) -> Serving {
+    let set = Serving::of(&settings.engine, subject.context);
+    let Some(args) = args else { return set };
     Serving {
-        context: context.min(subject.context.unwrap_or(context)),
-        parallel: args.and_then(|args| args.parallel).unwrap_or(engine.num_parallel).into(),
-        kv: args.and_then(|args| args.kv).unwrap_or(engine.kv_cache_type),
-        flash_attention: engine.flash_attention != Some(false),
+        context: args.context.map_or(set.context, |asked| u64::from(asked).min(subject.context.unwrap_or(u64::MAX))),
+        parallel: args.parallel.map_or(set.parallel, u64::from),
+        kv: args.kv.unwrap_or(set.kv),
+        ..set
     }
 }
 

@@ -2,7 +2,7 @@
 
 mod bring;
 mod convert;
-mod fit;
+pub(crate) mod fit;
 mod hold;
 mod upgrade;
 

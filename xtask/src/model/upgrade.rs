@@ -15,7 +15,8 @@ use crate::{
     cli, deploy,
     report::{self, Exit},
     session::{Need, Session, find_settings},
-    there, verify,
+    there::{self, As},
+    verify,
 };
 
 /// What both models are asked, so that one can compare.
@@ -85,7 +86,7 @@ pub(crate) fn run(settings: Option<&Path>, args: &cli::ModelUpgrade) -> Result<E
             return failed;
         }
     }
-    let verified = verify::run(settings, &cli::Verify { json: false, junit: None })?;
+    let verified = verify::run(settings, &cli::Verify { json: false, junit: None, reboot: false })?;
     report::say(&format!(
         "\nnext:  cargo xtask model upgrade --revert    goes back to {old}\n       \
          cargo xtask model upgrade --prune     removes it; best after a week of use"
@@ -151,7 +152,7 @@ fn on_host(
     if session.is_here {
         return here(Session::open(settings, Need::Any)?);
     }
-    let (data, exit) = there::answer(session, words)?;
+    let (data, exit) = there::answer(session, words, As::Job)?;
     report::data(&data)?;
     Ok(exit)
 }
@@ -166,7 +167,7 @@ fn rate(session: &mut Session, model: &str) -> Result<String> {
             let answer = engine.ask(model, PROMPT, Some(64), &mut |_| interrupt.check())?;
             hold::to_json(model, &answer)
         }
-        false => serde_json::from_str(&there::answer(session, &words)?.0)?,
+        false => serde_json::from_str(&there::answer(session, &words, As::Question)?.0)?,
     };
     let load = answer["load_seconds"].as_f64().unwrap_or(0.0);
     Ok(match answer["tokens_per_second"].as_f64() {

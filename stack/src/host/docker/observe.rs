@@ -8,7 +8,7 @@ use walkdir::WalkDir;
 use super::{SEEN, ask, tell, text};
 use crate::{
     component::Component,
-    declare::docker::told,
+    declare::told,
     failure::{Doing, Failure},
     host::ask as http,
     layout::Root,

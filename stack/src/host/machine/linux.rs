@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::ask;
+use super::{ask, network_of};
 use crate::machine::{Gpu, Machine};
 
 pub(super) fn system() -> Machine {
@@ -16,9 +16,15 @@ pub(super) fn system() -> Machine {
         gpus: ask("nvidia-smi", &["--query-gpu=name,memory.total", "--format=csv,noheader,nounits"])
             .map(|csv| nvidia(&csv))
             .unwrap_or_default(),
-        uptime_s: read("/proc/uptime").split('.').next().and_then(|seconds| seconds.parse().ok()),
+        on_link: on_link(&read("/proc/net/if_inet6")),
+        uptime_s: uptime(),
         ..Machine::default()
     }
+}
+
+/// In seconds.
+pub(super) fn uptime() -> Option<u64> {
+    fs::read_to_string("/proc/uptime").ok()?.split('.').next()?.parse().ok()
 }
 
 fn pretty_name(os_release: &str) -> Option<String> {
@@ -34,6 +40,16 @@ fn field<'a>(text: &'a str, key: &str) -> Option<&'a str> {
 
 fn kibibytes(value: &str) -> Option<u64> {
     Some(value.strip_suffix(" kB")?.trim().parse::<u64>().ok()? << 10)
+}
+
+/// Address, index, length of the prefix and scope in hexadecimal, a line an address; scope 0 is global.
+fn on_link(if_inet6: &str) -> Vec<String> {
+    let network = |line: &str| {
+        let [address, _, length, "00", ..] = line.split_whitespace().collect::<Vec<_>>()[..] else { return None };
+        let bits = u128::from_str_radix(address, 16).ok()?;
+        Some(network_of(bits.into(), u8::from_str_radix(length, 16).ok()?))
+    };
+    if_inet6.lines().filter_map(network).collect()
 }
 
 /// `NAME, MiB` a line.
@@ -60,6 +76,13 @@ mod tests {
         assert_eq!(field(cpuinfo, "model name"), Some("AMD EPYC 7763: 64-Core"));
         assert_eq!(field("MemTotal:       24626684 kB\n", "MemTotal").and_then(kibibytes), Some(25_217_724_416));
         assert_eq!(field("MemTotal 1\n", "MemTotal"), None);
+    }
+
+    #[test]
+    fn reads_the_networks_that_it_is_on() {
+        let text = "20010db8000100020000000000000007 02 40 00 80     eth0\n00000000000000000000000000000001 01 80 10 80       lo\n\
+                    fe80000000000000000000000000abcd 02 40 20 80     eth0\nodd\n";
+        assert_eq!(on_link(text), ["2001:db8:1:2::/64"]);
     }
 
     #[test]

@@ -1,11 +1,17 @@
 //! macOS: what its own tools say. Each parser is tried on recorded output (`tests/fixtures/macos`).
 
-use std::{path::PathBuf, time::SystemTime};
+use std::{
+    fs,
+    net::Ipv6Addr,
+    path::{Path, PathBuf},
+    time::SystemTime,
+};
 
 use serde_json::Value;
 
-use super::{ask, number};
+use super::{ask, network_of, number};
 use crate::{
+    layout::expand,
     machine::{Gpu, Mac, Machine},
     process,
 };
@@ -26,7 +32,8 @@ pub(super) fn system() -> Machine {
         memory_bytes: number("sysctl", &["-n", "hw.memsize"]),
         gpus: ask("system_profiler", &["-json", "SPDisplaysDataType"]).map(|json| gpus(&json)).unwrap_or_default(),
         gpu_limit_bytes: number::<u64>("sysctl", &["-n", "iogpu.wired_limit_mb"]).map(|mebibytes| mebibytes << 20),
-        uptime_s: ask("sysctl", &["-n", "kern.boottime"]).and_then(|text| uptime_s(&text)),
+        on_link: ask("ifconfig", &["-a"]).map(|text| on_link(&text)).unwrap_or_default(),
+        uptime_s: uptime(),
         mac: Some(Mac {
             sleep_min: pmset(&power, "sleep").and_then(|minutes| minutes.parse().ok()),
             restarts_after_power_failure: pmset(&power, "autorestart").map(|value| value == "1"),
@@ -37,9 +44,30 @@ pub(super) fn system() -> Machine {
             memory_free_percent: memory_free_percent(),
             swap_used_bytes: ask("sysctl", &["-n", "vm.swapusage"]).and_then(|text| swap_used_bytes(&text)),
             homebrew: brew,
+            docker_apps: docker_apps(),
+            docker_keychain: docker_keychain(),
         }),
         ..Machine::default()
     }
+}
+
+/// In seconds.
+pub(super) fn uptime() -> Option<u64> {
+    ask("sysctl", &["-n", "kern.boottime"]).and_then(|text| uptime_s(&text))
+}
+
+/// What brings Docker to a Mac: all of it starts when somebody logs in at the screen.
+fn docker_apps() -> Vec<String> {
+    let apps = [("Docker Desktop", "/Applications/Docker.app"), ("OrbStack", "/Applications/OrbStack.app")];
+    let apps = apps.into_iter().filter(|(_, path)| Path::new(path).exists()).map(|(name, _)| name);
+    apps.chain(process::find("colima").map(|_| "Colima")).map(str::to_owned).collect()
+}
+
+/// Whether Docker's client keeps passwords in the keychain, which is locked over ssh.
+fn docker_keychain() -> bool {
+    let text = expand(Path::new("~/.docker/config.json")).and_then(|path| fs::read_to_string(path).ok());
+    let config: Value = text.and_then(|text| serde_json::from_str(&text).ok()).unwrap_or_default();
+    config["credsStore"].as_str().is_some_and(|store| !store.is_empty())
 }
 
 /// Hardware writes numbers as strings, a virtual machine as numbers.
@@ -84,6 +112,17 @@ fn is_on(text: &str, lead: &str) -> Option<bool> {
 fn serves(list: &str) -> bool {
     let mut rows = list.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
     rows.any(|row| row.first() == Some(&"ollama") && row.get(1) == Some(&"started"))
+}
+
+/// `inet6 2001:db8::7 prefixlen 64 autoconf secured`; link-local addresses have a `%` and an interface.
+fn on_link(ifconfig: &str) -> Vec<String> {
+    let network = |line: &str| {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let ["inet6", address, "prefixlen", length, ..] = words[..] else { return None };
+        let address: Ipv6Addr = address.parse().ok().filter(|it: &Ipv6Addr| !it.is_loopback())?;
+        Some(network_of(address, length.parse().ok()?))
+    };
+    ifconfig.lines().filter_map(network).collect()
 }
 
 /// What the kernel calls free of memory; see `llm_host_memory_free_ratio` in the rules for why not what is unused.
@@ -165,6 +204,13 @@ mod tests {
         assert_eq!(is_on("Firewall is disabled. (State = 0)", "Firewall is "), Some(false));
         assert_eq!(is_on("Firewall is enabled. (State = 1)", "Firewall is "), Some(true));
         assert_eq!(is_on("Firewall is blocking", "Firewall is "), None);
+    }
+
+    #[test]
+    fn reads_the_networks_that_it_is_on() {
+        let text = "en0: flags=8863<UP> mtu 1500\n\tinet6 fe80::1%en0 prefixlen 64 scopeid 0x4\n\tinet6 2001:db8:1:2:3:4:5:6 prefixlen 64 \
+                    autoconf secured\n\tinet 192.168.1.7 netmask 0xffffff00\nlo0:\n\tinet6 ::1 prefixlen 128\n";
+        assert_eq!(on_link(text), ["2001:db8:1:2::/64"]);
     }
 
     #[test]

@@ -10,11 +10,11 @@ pub(crate) use mac::memory_free_percent;
 
 use std::{
     env, io,
-    net::{IpAddr, UdpSocket},
+    net::{IpAddr, Ipv6Addr, UdpSocket},
     path::{Path, PathBuf},
 };
 
-use chrono::Utc;
+use chrono::{DateTime, TimeDelta, Utc};
 
 use crate::{
     layout::{Root, expand},
@@ -38,6 +38,15 @@ pub(super) fn machine(system: &str, root: &Root, models: &Path) -> Machine {
     }
 }
 
+/// When the machine was started.
+pub(super) fn booted(system: &str) -> Option<DateTime<Utc>> {
+    let uptime_s = match system {
+        "Darwin" => mac::uptime(),
+        _ => linux::uptime(),
+    };
+    Some(Utc::now() - TimeDelta::seconds(i64::try_from(uptime_s?).ok()?))
+}
+
 /// What is not there yet will be on the file system of the nearest folder that is.
 fn disk(what: &str, path: PathBuf) -> Option<Disk> {
     let there = path.ancestors().find(|folder| folder.exists())?;
@@ -56,6 +65,12 @@ fn address() -> Option<IpAddr> {
         Ok(socket.local_addr()?.ip())
     };
     reached.or_else(|| leaves().ok())
+}
+
+/// The network that an address is on.
+fn network_of(address: Ipv6Addr, prefix_length: u8) -> String {
+    let mask = u128::MAX.checked_shl(128 - u32::from(prefix_length.min(128))).unwrap_or(0);
+    format!("{}/{prefix_length}", Ipv6Addr::from(u128::from(address) & mask))
 }
 
 /// The answer of a system's own tool.

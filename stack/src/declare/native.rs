@@ -1,0 +1,324 @@
+//! The native runtime: every component is a program of the host's own, which our supervisor starts, and the system that.
+//!
+//! The engine is a release of Ollama that we bring; the others come from Homebrew or the distribution. Root is asked for
+//! what only root may do (`service.rs`), once.
+
+use std::path::{Path, PathBuf};
+
+use super::{
+    Host, Made, alertmanager, certificate, compose,
+    docker::{SECRETS, doors, free, missing_secrets},
+    engine, grafana,
+    nginx::{self, Doors},
+    sandbox::{gateway, missing, node_exporter, program_alone, prometheus, watching},
+    service,
+};
+use crate::{
+    component::Component,
+    failure::{Class, Failure},
+    observed::Native,
+    plan::Step,
+    process::Command,
+    release::{Contents, Service, Tarball},
+    settings::{Engine, Settings},
+};
+
+/// Programs that are looked for beside those of other runtimes.
+pub(super) const PROGRAMS: [&str; 5] = ["brew", "grafana", "nginx", "tar", "zstd"];
+
+/// The application firewall's tool; it is on no PATH.
+pub(crate) const FIREWALL: [&str; 2] = ["socketfilterfw", "/usr/libexec/ApplicationFirewall/socketfilterfw"];
+
+/// Where engines keep models if they are not told: the guide's folder, and Ollama's own.
+pub(crate) const STORES: [&str; 2] = ["~/ollama-models", "~/.ollama/models"];
+
+/// What starts an engine of its own, each by a file that is there as long as it does, and how it is stopped.
+pub(crate) const RIVALS: [(&str, &str); 4] = [
+    ("/Applications/Ollama.app", "quit it, and take it out of the login items: it ends other engines on its port"),
+    ("~/Library/LaunchAgents/homebrew.mxcl.ollama.plist", "`brew services stop ollama`"),
+    ("/Library/LaunchDaemons/homebrew.mxcl.ollama.plist", "`sudo brew services stop ollama`"),
+    ("/etc/systemd/system/ollama.service", "`sudo systemctl disable --now ollama`"),
+];
+
+/// Homebrew's formulas by the program that each brings.
+const FORMULAS: [(&str, &str); 4] =
+    [("nginx", "nginx"), ("prometheus", "prometheus"), ("node_exporter", "node_exporter"), ("grafana", "grafana")];
+
+/// SHA-256 of Ollama's release files, of the version that this program was tested with.
+const TARBALLS: [(&str, &str); 3] = [
+    ("ollama-darwin.tgz", "9ab0ac4747946620a2464054f3c44a55aa146e9fccb5c366ee18e43fd1930b90"),
+    ("ollama-linux-amd64.tar.zst", "50539c5fe9bf85887733355098dcdb266b433cb8c73fa180713417e9ed6e42bb"),
+    ("ollama-linux-arm64.tar.zst", "c898270b1690eab0f51aa9e9197686b7b4c6a7d88b83967763818f3127e477e9"),
+];
+
+/// Where config/grafana says that Grafana's files are, which is so in a container.
+const GRAFANA_FILES: &str = "/etc/grafana/stack";
+
+pub(super) fn make(host: &Host<'_>) -> Result<Made, Failure> {
+    let unknown = || Failure::new(Class::Refused, "nothing is known of the host's own programs").hint("deploy again");
+    let native = host.observed.native.as_ref().ok_or_else(unknown)?;
+    let mut first = install(host);
+    if first.is_empty() {
+        usable(host)?;
+    }
+    first.extend(missing_secrets(host).filter(|_| host.program("grafana").is_some()));
+    let certificate = certificate::wanted(host)?;
+    first.extend(certificate.first);
+    not_in_the_way(host, native)?;
+    let tarball = tarball(host)?;
+    let models = models(host, native);
+    let mut services = vec![engine(host, &tarball, &models), gateway(host)];
+    let mut absent = Vec::new();
+    let mut contents = Contents::new();
+    services.extend(host.program("nginx").map(|program| edge(host, program)));
+    match host.program("prometheus") {
+        Some(program) => services.push(prometheus(host, program)),
+        None => absent.push(missing(host, Component::Prometheus, "prometheus", "prometheus")),
+    }
+    match host.program("alertmanager") {
+        Some(program) => services.push(alertmanager::process(host, program)),
+        None => absent.push(missing(host, Component::Alertmanager, "prometheus-alertmanager", "alertmanager")),
+    }
+    match host.program("grafana") {
+        Some(program) => {
+            services.push(grafana(host, program));
+            contents.extend(grafana_files(host));
+        }
+        None => absent.push(missing(host, Component::Grafana, "grafana (from apt.grafana.com)", "grafana")),
+    }
+    match host.program("node_exporter") {
+        Some(program) => services.push(node_exporter(host, program)),
+        None => absent.push(missing(host, Component::NodeExporter, "prometheus-node-exporter", "node_exporter")),
+    }
+    contents.extend(told_files(host, &mut services, certificate.digest));
+    if let Some(init) = native.init {
+        let text = service::text(init, &host.root, &native.user, &host.observed.account.home);
+        contents.insert(service::file(init, &host.root), text);
+    }
+    let notes = notes(host, native, &models);
+    let (engine, init) = (Some(tarball), native.init);
+    Ok(Made { services, absent, contents, notes, first, doors: doors(host.settings), engine, init })
+}
+
+/// The steps that bring what is missing, where there is something that can bring it.
+fn install(host: &Host<'_>) -> Vec<Step> {
+    if let Some(brew) = host.program("brew") {
+        let lacking = FORMULAS.iter().filter(|(program, _)| host.program(program).is_none());
+        let formulas: Vec<String> = lacking.map(|(_, formula)| (*formula).to_owned()).collect();
+        if formulas.is_empty() {
+            return Vec::new();
+        }
+        let what = format!("install {}", formulas.join(", "));
+        let args = std::iter::once("install".to_owned()).chain(formulas).collect();
+        let env = [("NONINTERACTIVE".to_owned(), "1".to_owned())].into();
+        return vec![Step::Tool { what, command: Command { program: brew, args, env } }];
+    }
+    let lacking: Vec<&str> = ["curl", "zstd"].into_iter().filter(|name| host.program(name).is_none()).collect();
+    match host.program("apt-get") {
+        Some(apt) if !lacking.is_empty() && host.observed.system != "Darwin" => {
+            let args = [&["install", "-q", "-y", "--no-install-recommends"], &lacking[..]].concat();
+            let args = args.into_iter().map(str::to_owned).collect();
+            let commands = vec![Command { program: apt, args, env: [].into() }];
+            vec![Step::AsRoot { what: format!("install {}", lacking.join(", ")), commands }]
+        }
+        _ => Vec::new(),
+    }
+}
+
+/// What there is no stack without.
+fn usable(host: &Host<'_>) -> Result<(), Failure> {
+    let mac = host.observed.system == "Darwin";
+    let Some(missing) = ["nginx", "curl", "tar"].into_iter().find(|name| host.program(name).is_none()) else {
+        return Ok(());
+    };
+    let why = match missing {
+        "nginx" => "nginx is not installed, and nothing else lets the network in",
+        _ => "what fetches and unpacks the engine is not installed",
+    };
+    let hint = match (mac, missing) {
+        (true, _) => "Homebrew brings it, with Apple's command line tools: `/bin/bash -c \"$(curl -fsSL \
+             https://raw.githubusercontent.com/Homebrew/install/HEAD/install.sh)\"` on the Mac; then deploy again"
+            .to_owned(),
+        // The packages of distributions start a server of their own.
+        (false, "nginx") => {
+            "`sudo apt-get install nginx-light && sudo systemctl disable --now nginx`, then deploy again; \
+                             prometheus, prometheus-node-exporter and grafana likewise, where you want them"
+                .to_owned()
+        }
+        (false, _) => format!("`sudo apt-get install {missing}`, then deploy again"),
+    };
+    Err(Failure::new(Class::Refused, format!("{why} ({missing})")).hint(hint))
+}
+
+/// Somebody else on a port of the LAN; most likely another engine.
+fn not_in_the_way(host: &Host<'_>, native: &Native) -> Result<(), Failure> {
+    if host.settings.ports.api == 0 {
+        return Err(Failure::new(Class::Settings, "the edge cannot listen on any free port: clients have to know it")
+            .hint("write one at `ports.api` in stack.toml"));
+    }
+    free(host).map_err(|failure| match rivals(host, native).as_slice() {
+        [] => failure,
+        rivals => failure.hint(format!("the engine there is started by {}", rivals.join("; "))),
+    })
+}
+
+/// What would start another engine, and how it is stopped.
+fn rivals(host: &Host<'_>, native: &Native) -> Vec<String> {
+    let is_there = |path: &str| native.rivals.contains(&at_home(host, Path::new(path)));
+    let there = RIVALS.iter().filter(|(path, _)| is_there(path));
+    there.map(|(path, stop)| format!("{path}: {stop}")).collect()
+}
+
+fn notes(host: &Host<'_>, native: &Native, models: &Path) -> Vec<String> {
+    let engine = &host.settings.engine;
+    let limit_gib = engine.memory_limit_bytes >> 30;
+    let mut notes = vec![format!(
+        "nothing holds a native engine to memory_limit ({limit_gib} GiB): it takes what its models need; `cargo xtask model \
+         fit` tells how much that is"
+    )];
+    if models != at_home(host, &engine.models_path) {
+        notes.push(format!("the models in {} are used as they are: nothing is pulled again", models.display()));
+    }
+    let rivals = rivals(host, native);
+    notes.extend(rivals.iter().map(|rival| format!("another engine may fight for the port: {rival}")));
+    if native.init.is_none() {
+        let (program, root) = (host.root.program(), host.root.path());
+        notes.push(format!(
+            "nothing that we know starts services here (process 1 is neither launchd nor systemd): after a restart of the \
+             machine nothing runs until something calls `{} host supervise --root={}`",
+            program.display(),
+            root.display()
+        ));
+    }
+    notes
+}
+
+fn at_home(host: &Host<'_>, path: &Path) -> PathBuf {
+    path.strip_prefix("~").map_or_else(|_| path.to_owned(), |below| host.observed.account.home.join(below))
+}
+
+/// The model store: where the settings say nothing else, one that holds models already.
+fn models(host: &Host<'_>, native: &Native) -> PathBuf {
+    let (wanted, default) = (&host.settings.engine.models_path, Settings::default().engine.models_path);
+    let stores = STORES.iter().map(|path| at_home(host, Path::new(path)));
+    let found = stores.into_iter().filter(|_| *wanted == default).find(|path| native.stores.contains(path));
+    found.unwrap_or_else(|| at_home(host, wanted))
+}
+
+fn version(engine: &Engine) -> (&str, bool) {
+    let tested = compose::default_of("STACK_ENGINE_IMAGE").rsplit(':').next().unwrap_or_default();
+    let version = engine.version.as_deref().unwrap_or(tested);
+    (version, version == tested)
+}
+
+/// Ollama's release file for this system, by its name there.
+fn tarball(host: &Host<'_>) -> Result<Tarball, Failure> {
+    let (system, machine) = (host.observed.system.as_str(), host.observed.machine.as_str());
+    let (name, program) = match (system, machine) {
+        ("Darwin", _) => ("ollama-darwin.tgz", "ollama"),
+        (_, "x86_64") => ("ollama-linux-amd64.tar.zst", "bin/ollama"),
+        (_, "aarch64") => ("ollama-linux-arm64.tar.zst", "bin/ollama"),
+        _ => return Err(Failure::new(Class::Refused, format!("Ollama has no release for {system} on {machine}"))),
+    };
+    let (version, is_tested) = version(&host.settings.engine);
+    let known = TARBALLS.iter().find(|(known, _)| *known == name).filter(|_| is_tested);
+    Ok(Tarball {
+        version: version.to_owned(),
+        url: format!("{}/ollama/ollama/releases/download/v{version}/{name}", host.settings.host.github),
+        sha256: known.map(|(_, sha256)| (*sha256).to_owned()),
+        program: program.to_owned(),
+    })
+}
+
+fn engine(host: &Host<'_>, tarball: &Tarball, models: &Path) -> Service {
+    let settings = &host.settings.engine;
+    let program = host.root.engines().join(&tarball.version).join(&tarball.program);
+    let mut env = engine::environment(settings, host.listen(Component::Engine), models);
+    let flash_attention = settings.flash_attention.map(|on| u8::from(on).to_string());
+    env.extend(flash_attention.map(|value| ("OLLAMA_FLASH_ATTENTION".to_owned(), value)));
+    // Private: without this it calls home every few hours.
+    env.insert("OLLAMA_NO_CLOUD".to_owned(), "1".to_owned());
+    let launch = program_alone(Command { program, args: vec!["serve".to_owned()], env });
+    host.service(Component::Engine, launch, "/api/version")
+}
+
+fn edge(host: &Host<'_>, program: PathBuf) -> Service {
+    let config = host.root.current().join("nginx/nginx.conf");
+    let args = nginx_args(&host.root.run(), &config, &["-g", "daemon off;"]);
+    let launch = program_alone(Command { program, args, env: [].into() });
+    let mut service = host.service(Component::Edge, launch, nginx::CONFIG_PATH);
+    service.listen.set_port(host.settings.ports.api);
+    service.reads = vec!["nginx/".to_owned()];
+    service.config_path = Some(nginx::CONFIG_PATH.to_owned());
+    service.needs = vec![Component::Gateway];
+    service
+}
+
+/// nginx with its own files below `folder`. `-e`: else it complains of a log that only root can write.
+fn nginx_args(folder: &Path, config: &Path, more: &[&str]) -> Vec<String> {
+    let (folder, config) = (format!("{}/", folder.display()), config.display().to_string());
+    ["-e", "stderr", "-p", &folder, "-c", &config].into_iter().chain(more.iter().copied()).map(str::to_owned).collect()
+}
+
+/// What lets nginx check what is staged in `folder`.
+pub(crate) fn check_edge(program: PathBuf, run: &Path, folder: &Path) -> Command {
+    Command { program, args: nginx_args(run, &folder.join("nginx/nginx.conf"), &["-q", "-t"]), env: [].into() }
+}
+
+fn grafana(host: &Host<'_>, program: PathBuf) -> Service {
+    let home = match program.parent().and_then(Path::parent) {
+        Some(prefix) if host.observed.system == "Darwin" => prefix.join("opt/grafana/share/grafana"),
+        _ => PathBuf::from("/usr/share/grafana"),
+    };
+    let listen = host.listen(Component::Grafana);
+    let secret = host.root.secrets().join(grafana::PASSWORD);
+    let current = host.root.current().join("grafana");
+    let env = [
+        ("GF_SERVER_HTTP_ADDR", listen.ip().to_string()),
+        ("GF_SERVER_HTTP_PORT", listen.port().to_string()),
+        ("GF_PATHS_DATA", host.root.data().join("grafana").display().to_string()),
+        ("GF_PATHS_LOGS", host.root.logs().join("grafana").display().to_string()),
+        ("GF_PATHS_PROVISIONING", current.join("provisioning").display().to_string()),
+        ("GF_LOG_MODE", "console".to_owned()),
+        ("GF_SECURITY_ADMIN_PASSWORD", format!("$__file{{{}}}", secret.display())),
+        ("GF_USERS_ALLOW_SIGN_UP", "false".to_owned()),
+        ("GF_ANALYTICS_REPORTING_ENABLED", "false".to_owned()),
+        ("GF_ANALYTICS_CHECK_FOR_UPDATES", "false".to_owned()),
+        ("GF_ANALYTICS_CHECK_FOR_PLUGIN_UPDATES", "false".to_owned()),
+    ];
+    let env = env.map(|(name, value)| (name.to_owned(), value)).into();
+    let args = vec!["server".to_owned(), format!("--homepath={}", home.display())];
+    let launch = program_alone(Command { program, args, env });
+    let mut service = host.service(Component::Grafana, launch, "/api/health");
+    service.reads = vec!["grafana/provisioning/".to_owned()];
+    service.secrets = host.secrets(&SECRETS);
+    service
+}
+
+fn grafana_files(host: &Host<'_>) -> Contents {
+    let current = host.root.current().join("grafana").display().to_string();
+    let files = grafana::files(host.settings, host.port(Component::Prometheus));
+    files.into_iter().map(|(path, text)| (path, text.replace(GRAFANA_FILES, &current))).collect()
+}
+
+/// The files of those that tell which ones are in force.
+fn told_files(host: &Host<'_>, services: &mut [Service], certificate: Option<String>) -> Contents {
+    let doors = Doors {
+        api: (host.settings.ports.api, host.port(Component::Gateway)),
+        grafana: (host.settings.ports.lan_grafana, host.port(Component::Grafana)),
+        prometheus: (host.settings.ports.lan_prometheus, host.port(Component::Prometheus)),
+        tls: certificate.map(|digest| (host.root.certificate().display().to_string(), digest)),
+        ipv6: host.observed.ipv6,
+    };
+    let (mut contents, edge) = host.told("nginx/", |name| {
+        let mut files = nginx::files(&host.settings.edge.allow, &doors, name);
+        // What is in /tmp in a container stands beside the supervisor's own files here, by names below nginx's folder.
+        files.entry("nginx/nginx.conf".to_owned()).and_modify(|text| {
+            *text = text.replace("pid /tmp/nginx.pid", "pid edge.pid").replace("_path /tmp/", "_path edge-");
+        });
+        files
+    });
+    services.iter_mut().filter(|it| it.component == Component::Edge).for_each(|it| it.config = Some(edge.clone()));
+    contents.extend(watching(host, services));
+    contents
+}

@@ -1,0 +1,168 @@
+//! The one service that the system itself starts: our supervisor, from the machine's start on and under the user's name.
+//!
+//! The definitions are checked in (`config/native/`) with the paths of an imagined user; here they get the host's. Root is
+//! asked to install one and to take it away, and for nothing else. Invariant: a service is found again by its name, which has
+//! the root in it: replaced, never doubled, and never another stack's.
+
+use std::path::Path;
+
+use crate::{layout::Root, observed::Init, process::Command};
+
+const LAUNCHD: &str = include_str!("../../../config/native/launchd.plist");
+const SYSTEMD: &str = include_str!("../../../config/native/systemd.service");
+
+/// What is checked in is that of a user called `me`.
+const LABEL: &str = "frontier-llm-by-hand-stack";
+
+/// How long, in seconds, what launchd was told to stop may take to be gone: longer than the definition lets it.
+const GONE_AFTER_S: u32 = 180;
+
+/// The definition's name below a release.
+pub(crate) fn file(init: Init, root: &Root) -> String {
+    match init {
+        Init::Launchd => format!("service/{}.plist", root.service()),
+        Init::Systemd => format!("service/{}.service", root.service()),
+    }
+}
+
+/// Where the system looks for it.
+pub(crate) fn place(init: Init, root: &Root) -> String {
+    match init {
+        Init::Launchd => format!("/Library/LaunchDaemons/{}.plist", root.service()),
+        Init::Systemd => format!("/etc/systemd/system/{}.service", root.service()),
+    }
+}
+
+/// The definition.
+pub(super) fn text(init: Init, root: &Root, user: &str, home: &Path) -> String {
+    let (root_path, home) = (root.path().display().to_string(), home.display().to_string());
+    match init {
+        Init::Launchd => LAUNCHD
+            .replace(LABEL, &root.service())
+            .replace("/Users/me/frontier-llm-stack", &escaped(&root_path))
+            .replace("<string>/Users/me<", &format!("<string>{}<", escaped(&home)))
+            .replace("<string>me<", &format!("<string>{}<", escaped(user))),
+        Init::Systemd => SYSTEMD
+            // Not within quotes, and there only specifiers mean something.
+            .replace("append:/home/me/frontier-llm-stack", &format!("append:{}", root_path.replace('%', "%%")))
+            .replace("/home/me/frontier-llm-stack", &quoted(&root_path))
+            .replace("HOME=/home/me\"", &format!("HOME={}\"", quoted(&home)))
+            .replace("User=me\n", &format!("User={user}\n")),
+    }
+}
+
+/// What has the system run the definition that stands in `staged`. `is_known`: it runs an older one.
+pub(crate) fn install(init: Init, root: &Root, staged: &Path, is_known: bool) -> Vec<Command> {
+    let (name, place, staged) = (root.service(), place(init, root), staged.display().to_string());
+    match init {
+        Init::Launchd => {
+            let target = format!("system/{name}");
+            let mut commands = vec![command("install", &["-o", "root", "-g", "wheel", "-m", "0644", &staged, &place])];
+            if is_known {
+                // It answers before what it ends is gone, and until then nothing else can be loaded under the name.
+                let wait = format!(
+                    "launchctl bootout {target}; n=0; while launchctl print {target} >/dev/null 2>&1; do sleep 1; \
+                     n=$((n + 1)); [ $n -lt {GONE_AFTER_S} ] || exit 1; done"
+                );
+                commands.push(command("/bin/sh", &["-c", &wait]));
+            }
+            // Whoever had disabled it wants it now; and to be loaded is not to be started.
+            commands.push(command("launchctl", &["enable", &target]));
+            commands.push(command("launchctl", &["bootstrap", "system", &place]));
+            commands.push(command("launchctl", &["kickstart", &target]));
+            commands
+        }
+        Init::Systemd => vec![
+            command("install", &["-o", "root", "-g", "root", "-m", "0644", &staged, &place]),
+            command("systemctl", &["daemon-reload"]),
+            command("systemctl", &["enable", &name]),
+            command("systemctl", &["restart", &name]),
+        ],
+    }
+}
+
+/// What has the system forget it, wherever that was cut off before.
+pub(crate) fn remove(init: Init, root: &Root) -> Vec<Command> {
+    let (name, place) = (root.service(), place(init, root));
+    let place = Command::word(&place);
+    let script = match init {
+        Init::Launchd => format!("launchctl bootout system/{name} 2>/dev/null; rm -f {place}"),
+        Init::Systemd => format!("systemctl disable --now {name}; rm -f {place}; systemctl daemon-reload"),
+    };
+    vec![command("/bin/sh", &["-c", &script])]
+}
+
+/// What a person types, where the system does not start it by itself.
+pub(crate) fn by_hand(init: Init, root: &Root) -> String {
+    match init {
+        Init::Launchd => format!("sudo launchctl kickstart -k system/{}", root.service()),
+        Init::Systemd => format!("sudo systemctl restart {}", root.service()),
+    }
+}
+
+/// Root finds these on its own PATH.
+fn command(program: &str, args: &[&str]) -> Command {
+    Command { program: program.into(), args: args.iter().map(|arg| (*arg).to_owned()).collect(), env: [].into() }
+}
+
+/// Text within an element of XML.
+fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}
+
+/// Text within quotes of systemd's, where backslashes, `%` and `$` have a meaning too.
+fn quoted(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('"', "\\\"").replace('%', "%%").replace('$', "$$")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ODD: &str = "/Users/R & D/a <b> \"c\" $d 100%";
+
+    #[test]
+    fn a_plist_says_what_it_should_to_whoever_parses_plists() {
+        let root = Root::new(ODD.into());
+        let text = text(Init::Launchd, &root, "r&d", Path::new("/Users/R & D"));
+        let value = plist::Value::from_reader_xml(text.as_bytes()).unwrap();
+        let daemon = value.as_dictionary().unwrap();
+        let string = |key: &str| daemon[key].as_string().unwrap().to_owned();
+        assert_eq!(string("Label"), root.service());
+        assert_eq!(string("UserName"), "r&d");
+        assert_eq!(string("StandardErrorPath"), format!("{ODD}/logs/supervisor.log"));
+        let words: Vec<_> =
+            daemon["ProgramArguments"].as_array().unwrap().iter().filter_map(|it| it.as_string()).collect();
+        let (program, at) = (format!("{ODD}/bin/xtask"), format!("--root={ODD}"));
+        assert_eq!(words, [&*program, "host", "supervise", "--stay", &*at]);
+        let variables = daemon["EnvironmentVariables"].as_dictionary().unwrap();
+        assert_eq!(variables["HOME"].as_string(), Some("/Users/R & D"));
+        assert_eq!(variables["USER"].as_string(), Some("r&d"));
+        assert_eq!((daemon["RunAtLoad"].as_boolean(), daemon["KeepAlive"].as_boolean()), (Some(true), Some(true)));
+        assert!(!text.contains("/me"), "{text}");
+    }
+
+    #[test]
+    fn a_unit_is_quoted_as_systemd_reads_it() {
+        let text = text(Init::Systemd, &Root::new("/srv/a \"b\" $c 100%".into()), "ops", Path::new("/home/ops"));
+        let start = "ExecStart=\"/srv/a \\\"b\\\" $$c 100%%/bin/xtask\" host supervise --stay \"--root=/srv/a \\\"b\\\" $$c 100%%\"\n";
+        assert!(text.contains(start), "{text}");
+        assert!(text.contains("StandardOutput=append:/srv/a \"b\" $c 100%%/logs/supervisor.log\n"), "{text}");
+        assert!(text.contains("User=ops\nEnvironment=\"HOME=/home/ops\"\n"), "{text}");
+        assert!(!text.contains("/me"), "{text}");
+    }
+
+    #[test]
+    fn what_an_older_definition_runs_is_gone_before_a_newer_one_is_loaded() {
+        let root = Root::new("/Users/me/stack".into());
+        let lines = |is_known| {
+            let commands = install(Init::Launchd, &root, Path::new("/staged"), is_known);
+            commands.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(lines(false).len() + 1, lines(true).len());
+        assert!(lines(true)[1].contains("bootout"));
+        let loads = |lines: Vec<String>| lines[lines.len() - 3..].join("\n");
+        assert_eq!(loads(lines(true)), loads(lines(false)));
+        assert!(loads(lines(true)).ends_with(&format!("launchctl kickstart system/{}", root.service())));
+    }
+}

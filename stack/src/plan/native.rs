@@ -1,0 +1,60 @@
+//! What it takes to have a release run as programs of the host's own, beside what the supervisor does.
+
+use super::Step;
+use crate::{
+    component::Component,
+    declare::service,
+    layout::Root,
+    observed::{Observed, Running},
+    process::Command,
+    release::{Release, sha256_hex},
+};
+
+/// The steps in front of the switch: nothing that runs is touched by them.
+pub(super) fn prepare(release: &Release, observed: &Observed) -> Vec<Step> {
+    let mut steps = Vec::new();
+    let engines = observed.native.as_ref().map(|native| &native.engines);
+    let missing = |version: &str| engines.is_none_or(|engines| !engines.contains(version));
+    steps.extend(release.content.engine.iter().filter(|it| missing(&it.version)).map(|it| Step::Fetch(it.clone())));
+    steps.extend(open(release, observed));
+    steps
+}
+
+/// The firewall's leave for nginx, by the path that its links lead to, which every version has anew.
+fn open(release: &Release, observed: &Observed) -> Option<Step> {
+    let firewall = observed.native.as_ref()?.firewall.as_ref().filter(|firewall| !firewall.admits)?;
+    release.service(Component::Edge)?;
+    let command = |flag: &str| Command {
+        program: firewall.tool.clone(),
+        args: vec![flag.to_owned(), firewall.nginx.display().to_string()],
+        env: [].into(),
+    };
+    let commands = vec![command("--add"), command("--unblockapp")];
+    Some(Step::AsRoot { what: "have the firewall let nginx in".to_owned(), commands })
+}
+
+/// The service that has the system run our supervisor, if it is not there as declared.
+pub(super) fn serve(release: &Release, observed: &Observed) -> Option<Step> {
+    let init = release.content.init?;
+    let known = observed.native.as_ref().and_then(|native| native.service.as_ref());
+    let root = Root::new(observed.root.clone());
+    let file = service::file(init, &root);
+    let is_declared = |definition: &str| release.content.files.get(&file) == Some(&sha256_hex(definition.as_bytes()));
+    if known.is_some_and(|service| service.runs && is_declared(&service.definition)) {
+        return None;
+    }
+    let staged = root.release(&release.id).join(&file);
+    let commands = service::install(init, &root, &staged, known.is_some());
+    // What served before is served by it again.
+    let undo = if known.is_none() && observed.current.is_none() { service::remove(init, &root) } else { Vec::new() };
+    let runs = |component: &Component| observed.components.get(component).is_some_and(Running::runs);
+    let stops = Component::ALL.into_iter().filter(|it| known.is_some_and(|service| service.runs) && runs(it)).collect();
+    Some(Step::Serve { service: root.service(), commands, undo, stops })
+}
+
+/// Engines that no kept release runs, and what is left of downloads.
+pub(super) fn unneeded<'a>(kept: impl Iterator<Item = &'a Release>, observed: &Observed) -> Vec<String> {
+    let versions: Vec<&str> = kept.filter_map(|it| Some(it.content.engine.as_ref()?.version.as_str())).collect();
+    let engines = observed.native.iter().flat_map(|native| &native.engines);
+    engines.filter(|name| !versions.contains(&name.as_str())).map(|name| format!("engines/{name}")).collect()
+}

@@ -1,0 +1,112 @@
+//! `tune`: the machine set so that it serves.
+
+use std::path::Path;
+
+use anyhow::Result;
+use ops::tune::{self, Tuning};
+use stack::{
+    component::Component,
+    failure::{Class, Failure},
+    observed::Question,
+    protocol::Action,
+    secret::Secret,
+};
+
+use crate::{
+    cli,
+    report::{self, Exit},
+    session::{Need, Session},
+    there::{self, As},
+};
+
+pub(crate) fn run(settings: Option<&Path>, args: &cli::Tune) -> Result<Exit> {
+    let mut session = Session::open(settings, Need::Any)?;
+    let tuning = match look(&mut session, args.revert)? {
+        Ok(tuning) => tuning,
+        Err(exit) => return Ok(exit),
+    };
+    report::data(&match args.json {
+        true => format!("{}\n", serde_json::to_string(&tuning)?),
+        false => page(&tuning),
+    })?;
+    if args.dry_run || tuning.commands.is_empty() {
+        return Ok(Exit::Done);
+    }
+    if args.ask_sudo {
+        let password = report::ask_unseen(&format!("password for sudo on {}: ", session.host()))?;
+        session.client.authorize(Secret::new(password))?;
+    }
+    let interrupt = session.interrupt.clone();
+    let mut waiting = report::waiting();
+    let mut follow = |event| {
+        waiting(&event);
+        interrupt.check()
+    };
+    session.client.as_root("tune", tuning.commands, &mut follow)?;
+    if tuning.restarts_engine {
+        session.client.control(Action::Restart, [Component::Engine].into(), &mut follow)?;
+        report::say("restarted the engine, which sees its limit when it starts");
+    }
+    if args.revert {
+        report::say("the machine is as it was before it was tuned");
+        return Ok(Exit::Done);
+    }
+    read_back(&mut session)
+}
+
+/// What is to be done, by what the host says of itself. `Err`: the host has said why not.
+fn look(session: &mut Session, revert: bool) -> Result<Result<Tuning, Exit>> {
+    if !session.is_here {
+        let words = ["tune", "--dry-run", "--json", "--revert"];
+        let words = if revert { &words[..] } else { &words[..3] };
+        let (answer, exit) = there::answer(session, words, As::Question)?;
+        return Ok(serde_json::from_str(&answer).map_err(|_| exit));
+    }
+    let facts = Some(session.settings.engine.models_path.clone());
+    let observed = session.client.observe(Question { facts, ..Question::default() })?;
+    if observed.current.is_none() {
+        return Err(Failure::new(Class::Nothing, format!("nothing is deployed in {}", observed.root.display()))
+            .hint("`cargo xtask deploy` brings up a stack; how the machine was before is written down beside it")
+            .into());
+    }
+    Ok(Ok(match revert {
+        true => tune::revert(&observed)?,
+        false => tune::tune(&observed, &session.settings)?,
+    }))
+}
+
+/// A command that ends well has perhaps done nothing.
+fn read_back(session: &mut Session) -> Result<Exit> {
+    let left = match look(session, false)? {
+        Ok(tuning) => tuning.changes,
+        Err(exit) => return Ok(exit),
+    };
+    let Some(change) = left.first() else {
+        report::say("done, and read back; `cargo xtask tune --revert` undoes it");
+        return Ok(Exit::Done);
+    };
+    let tune::Change { what, before, after, .. } = change;
+    Err(Failure::new(Class::Failed, format!("the system took it and did not keep it: {what} is {before}, not {after}"))
+        .hint("a profile of the machine's owner may forbid it: `profiles list` on a Mac")
+        .into())
+}
+
+fn page(tuning: &Tuning) -> String {
+    let mut page = String::new();
+    for tune::Change { what, before, after, why } in &tuning.changes {
+        page += &format!("{what:<18}{:<44}{why}\n", format!("{before} → {after}"));
+    }
+    if tuning.changes.is_empty() {
+        page += "the machine is set as it should be\n";
+    }
+    if !tuning.proposals.is_empty() {
+        page += "\n[engine] in stack.toml could say, by the memory that there is:\n";
+    }
+    for tune::Proposal { key, now, proposed, why } in &tuning.proposals {
+        page += &format!("  {:<40}{why} (now {now})\n", format!("{key} = {proposed}"));
+    }
+    for note in &tuning.notes {
+        report::say(&format!("note: {note}"));
+    }
+    page
+}

@@ -62,7 +62,7 @@ impl<S> Deref for Native<S> {
 
 /// A Mac behind sshd that has our program already, since none can be built for it here. `None`: a part is lacking.
 pub(crate) fn mac() -> Option<Native<Far>> {
-    let parts = ["nginx", "prometheus", "promtool", "node_exporter", "python3"];
+    let parts = ["nginx", "prometheus", "promtool", "alertmanager", "amtool", "node_exporter", "python3"];
     if parts.into_iter().any(lacks) {
         return None;
     }
@@ -189,6 +189,11 @@ print(server.server_port)
 server.serve_forever()
 "#;
 
+/// What `tune` has root load, so that the limit outlives a restart.
+const GPU_LIMIT: &str = "<plist version=\"1.0\"><dict><key>Label</key><string>dev.frontier-llm.gpu-limit</string>\
+    <key>ProgramArguments</key><array><string>/usr/sbin/sysctl</string><string>iogpu.wired_limit_mb=MIB</string></array>\
+    </dict></plist>";
+
 /// Where the stand-in's launchd has what it loaded.
 fn plist(stage: &Stage) -> PathBuf {
     let entries = fs::read_dir(stage.path("state/Library/LaunchDaemons")).into_iter().flatten();
@@ -206,7 +211,7 @@ fn a_mac_serves_natively_and_root_is_asked_once() {
         assert!(first.stderr.contains(words), "no {words:?} in\n{}", first.stderr);
     }
     mac.is_settled();
-    for part in ["engine", "gateway", "edge", "prometheus", "grafana", "node-exporter"] {
+    for part in ["engine", "gateway", "edge", "prometheus", "alertmanager", "grafana", "node-exporter"] {
         assert_eq!(mac.part(part)["state"], "healthy", "{part}");
     }
     // `ollama list` on the host asks here.
@@ -355,7 +360,10 @@ fn models_that_are_there_are_used_and_other_engines_are_named() {
 
 /// A Linux host on which systemd is process 1, as far as its own programs tell; with none, a container.
 fn linux(systemd: bool) -> Option<Native<Box<Stage>>> {
-    if ["nginx", "prometheus", "promtool", "node_exporter", "python3", "zstd"].into_iter().any(lacks) {
+    if ["nginx", "prometheus", "promtool", "alertmanager", "amtool", "node_exporter", "python3", "zstd"]
+        .into_iter()
+        .any(lacks)
+    {
         return None;
     }
     let stage = Box::new(Stage::new());
@@ -431,7 +439,20 @@ fn after_a_restart_a_deploy_says_once_what_did_not_come_back() {
     mac.write("state/pmset.sleep", "0");
     assert!(mac.ok("verify --reboot").stdout.contains("PASS  it does not sleep"));
     assert!(!mac.ok("deploy").stderr.contains("started anew"), "it was asked");
-    // A service that is not loaded, and a limit that is not in force.
+    // A limit that was to stay and is not in force.
+    assert_eq!(result("GPU memory limit").0, "skip");
+    let daemon = mac.path("state/Library/LaunchDaemons/gpu-limit.plist").display().to_string();
+    let limit = GPU_LIMIT.replace("MIB", "4096");
+    fs::write(&daemon, limit).unwrap();
+    mac.shell(&format!("printf '{daemon}' > state/launchd/dev.frontier-llm.gpu-limit.path")).exits(0);
+    assert_eq!(
+        result("GPU memory limit"),
+        ("fail".to_owned(), "0 MiB, and 4096 were meant to stay: `cargo xtask tune`".to_owned())
+    );
+    mac.write("state/iogpu.wired_limit_mb", "4096");
+    assert_eq!(result("GPU memory limit").0, "pass");
+    fs::remove_file(daemon).unwrap();
+    // A service that is not loaded.
     let label = plist(&mac).file_stem().unwrap().to_str().unwrap().to_owned();
     mac.shell(&format!("launchctl bootout system/{label}")).exits(0);
     assert_eq!(result("the stack starts").0, "fail");

@@ -42,7 +42,7 @@ fn a_taken_port_is_passed_over_and_its_holder_named() {
 #[test]
 fn port_0_is_any_free_one_chosen_once() {
     let stage = Stage::new();
-    for key in ["api", "engine", "prometheus", "node_exporter"] {
+    for key in ["api", "engine", "prometheus", "node_exporter", "alertmanager"] {
         stage.set(key, "0");
     }
     stage.ok("deploy");

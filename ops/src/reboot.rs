@@ -6,16 +6,15 @@ use chrono::{DateTime, TimeDelta, Utc};
 use stack::{
     component::{Component, Runtime},
     observed::{Init, Observed, State},
-    process,
 };
 
-use crate::verify::{Check, Verdict};
+use crate::{
+    tune::mac::kept_limit_mib,
+    verify::{Check, Verdict},
+};
 
 /// What starts later than this after the machine was started by something else, most likely by hand.
 const BY_ITSELF: TimeDelta = TimeDelta::minutes(10);
-
-/// The daemon by which `tune` has the GPU limit set at every start.
-const GPU_LIMIT: &str = "system/dev.frontier-llm.gpu-limit";
 
 type Finding = Result<String, (Verdict, String)>;
 
@@ -115,16 +114,14 @@ fn limit(observed: &Observed) -> Finding {
     if observed.system != "Darwin" {
         return skip("not a Mac: there is no such limit");
     }
-    let Some(text) = process::look_up("launchctl", &["print", GPU_LIMIT]) else {
+    let Some(wanted) = kept_limit_mib() else {
         return skip("none was set to stay: `cargo xtask tune` sets one where the model needs it");
     };
-    let wanted = text.split_once("iogpu.wired_limit_mb=").map(|(_, rest)| rest);
-    let wanted = wanted.and_then(|rest| rest.split(|it: char| !it.is_ascii_digit()).next()?.parse::<u64>().ok());
     let set = observed.facts.as_ref().and_then(|machine| machine.gpu_limit_bytes).map(|bytes| bytes >> 20);
-    match (wanted, set) {
-        (Some(wanted), Some(set)) if wanted == set => Ok(format!("{set} MiB")),
-        (Some(wanted), Some(set)) => fail(format!("{set} MiB, and {wanted} were meant to stay: `cargo xtask tune`")),
-        _ => skip("the system does not tell"),
+    match set {
+        Some(set) if set == wanted => Ok(format!("{set} MiB")),
+        Some(set) => fail(format!("{set} MiB, and {wanted} were meant to stay: `cargo xtask tune`")),
+        None => skip("the system does not tell"),
     }
 }
 

@@ -360,7 +360,18 @@ fn mac() -> (Wanted, Observed) {
     let mut wanted = wanted();
     wanted.settings = Settings::default();
     wanted.source.insert("stack.toml".into(), String::new());
-    let programs = ["brew", "curl", "grafana", "nginx", "node_exporter", "prometheus", "promtool", "tar"];
+    let programs = [
+        "alertmanager",
+        "amtool",
+        "brew",
+        "curl",
+        "grafana",
+        "nginx",
+        "node_exporter",
+        "prometheus",
+        "promtool",
+        "tar",
+    ];
     let native = Native { init: Some(Init::Launchd), user: "me".into(), ..Native::default() };
     let observed = Observed {
         system: "Darwin".into(),
@@ -407,17 +418,19 @@ fn a_bare_mac_gets_an_engine_and_a_service_of_the_systems() {
      1. install program program-1
      3. check edge: /opt/homebrew/bin/nginx -e stderr -p ROOT/state/run/ -c ROOT/releases/R0/nginx/nginx.conf -q -t
      4. check prometheus: /opt/homebrew/bin/promtool check config ROOT/releases/R0/prometheus/prometheus.yml
-     5. fetch engine 0.32.15 from https://github.com/ollama/ollama/releases/download/v0.32.15/ollama-darwin.tgz (9ab0ac474794)
-     6. switch to release R0
-     7. have the system run service SERVICE, as root: install -o root -g wheel -m 0644 ROOT/releases/R0/service/SERVICE.plist /Library/LaunchDaemons/SERVICE.plist; launchctl enable system/SERVICE; launchctl bootstrap system /Library/LaunchDaemons/SERVICE.plist; launchctl kickstart system/SERVICE
-     8. supervise (no supervisor runs)
-     9. start engine (it does not run)
-    10. start gateway (it does not run)
-    11. start edge (it does not run)
-    12. start prometheus (it does not run)
-    13. start grafana (it does not run)
-    14. start node-exporter (it does not run)
-    15. wait until healthy: engine, gateway, edge, prometheus, grafana, node-exporter (at most 180 s)
+     5. check alertmanager: /opt/homebrew/bin/amtool check-config ROOT/releases/R0/alertmanager/alertmanager.yml
+     6. fetch engine 0.32.15 from https://github.com/ollama/ollama/releases/download/v0.32.15/ollama-darwin.tgz (9ab0ac474794)
+     7. switch to release R0
+     8. have the system run service SERVICE, as root: install -o root -g wheel -m 0644 ROOT/releases/R0/service/SERVICE.plist /Library/LaunchDaemons/SERVICE.plist; launchctl enable system/SERVICE; launchctl bootstrap system /Library/LaunchDaemons/SERVICE.plist; launchctl kickstart system/SERVICE
+     9. supervise (no supervisor runs)
+    10. start engine (it does not run)
+    11. start gateway (it does not run)
+    12. start edge (it does not run)
+    13. start prometheus (it does not run)
+    14. start alertmanager (it does not run)
+    15. start grafana (it does not run)
+    16. start node-exporter (it does not run)
+    17. wait until healthy: engine, gateway, edge, prometheus, alertmanager, grafana, node-exporter (at most 180 s)
     ");
 }
 
@@ -431,10 +444,11 @@ fn a_mac_as_declared_gets_nothing_and_another_engine_needs_no_root() {
     insta::assert_snapshot!(shortly(&plan, &observed), @r"
     2. check edge: /opt/homebrew/bin/nginx -e stderr -p ROOT/state/run/ -c ROOT/releases/R1/nginx/nginx.conf -q -t
     3. check prometheus: /opt/homebrew/bin/promtool check config ROOT/releases/R1/prometheus/prometheus.yml
-    4. fetch engine 0.33.0 from https://github.com/ollama/ollama/releases/download/v0.33.0/ollama-darwin.tgz (the release's own sha256sum.txt)
-    5. switch from release R0 to R1
-    6. restart engine (its program, arguments or files changed)
-    7. wait until healthy: engine, gateway, edge, prometheus, grafana, node-exporter (at most 180 s)
+    4. check alertmanager: /opt/homebrew/bin/amtool check-config ROOT/releases/R1/alertmanager/alertmanager.yml
+    5. fetch engine 0.33.0 from https://github.com/ollama/ollama/releases/download/v0.33.0/ollama-darwin.tgz (the release's own sha256sum.txt)
+    6. switch from release R0 to R1
+    7. restart engine (its program, arguments or files changed)
+    8. wait until healthy: engine, gateway, edge, prometheus, alertmanager, grafana, node-exporter (at most 180 s)
     ");
     // It is kept for the way back, and swept with the last release that runs it.
     let mut observed = after(&plan, &observed);

@@ -13,8 +13,7 @@ use std::{
 use anyhow::{Context, Result};
 use xshell::{Shell, cmd};
 
-const SETTINGS: &str =
-    "[engine]\nruntime = \"sandbox\"\n[ports]\napi = 0\nengine = 0\nprometheus = 0\nnode_exporter = 0\n";
+const SETTINGS: &str = "[engine]\nruntime = \"sandbox\"\n[ports]\napi = 0\nengine = 0\nprometheus = 0\nnode_exporter = 0\nalertmanager = 0\n";
 
 fn main() -> Result<()> {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("a member has a workspace")?;

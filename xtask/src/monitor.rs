@@ -38,35 +38,36 @@ pub(crate) fn run(settings: Option<&Path>, verb: cli::Monitor) -> Result<Exit> {
     let mut session = Session::open(settings, Need::Any)?;
     match verb {
         // A browser and a file are where the person is.
-        cli::Monitor::Open { what } => return open(&mut session, what),
-        cli::Monitor::Import { file } => return import(&mut session, &file),
-        _ if !session.is_here => return there::run(session, As::Question),
-        _ => {}
-    }
-    let observed = session.client.observe(Question::default())?;
-    let monitor = Monitor::of(&observed)?;
-    match verb {
+        cli::Monitor::Open { what } => open(&mut session, what),
+        cli::Monitor::Import { file } => import(&mut session, &file),
+        _ if !session.is_here => there::run(session, As::Question),
         cli::Monitor::Status { json } => {
-            let status = Status::ask(&monitor)?;
+            let status = Status::ask(&look(&mut session)?.1)?;
             print(json, &status, || status.words())?;
             Ok(if status.is_sick() { Exit::Failed } else { Exit::Done })
         }
-        cli::Monitor::Alerts { test: true, json } => test(&session, observed, &monitor, json),
+        cli::Monitor::Alerts { test: true, json } => test(&mut session, json),
         cli::Monitor::Alerts { test: false, json } => {
-            let firing = status::firing(&monitor)?;
+            let firing = status::firing(&look(&mut session)?.1)?;
             print(json, &firing, || status::firing_words(&firing))?;
             Ok(Exit::Done)
         }
         cli::Monitor::Query { expression, range, json } => {
-            let rows = query::query(&monitor, &expression, range)?;
+            let rows = query::query(&look(&mut session)?.1, &expression, range)?;
             print(json, &rows, || query::table(&rows))?;
             if rows.is_empty() {
                 report::say("no rows");
             }
             Ok(if rows.is_empty() { Exit::Nothing } else { Exit::Done })
         }
-        cli::Monitor::Open { .. } | cli::Monitor::Import { .. } => Ok(Exit::Done),
     }
+}
+
+/// The stack, and those of it that watch the others.
+fn look(session: &mut Session) -> Result<(Observed, Monitor), Failure> {
+    let observed = session.client.observe(Question::default())?;
+    let monitor = Monitor::of(&observed)?;
+    Ok((observed, monitor))
 }
 
 pub(crate) fn perf(settings: Option<&Path>, args: &cli::Perf) -> Result<Exit> {
@@ -74,8 +75,8 @@ pub(crate) fn perf(settings: Option<&Path>, args: &cli::Perf) -> Result<Exit> {
     if !session.is_here {
         return there::run(session, As::Question);
     }
-    let observed = session.client.observe(Question::default())?;
-    let perf = perf::perf(&observed, &Monitor::of(&observed)?)?;
+    let (observed, monitor) = look(&mut session)?;
+    let perf = perf::perf(&observed, &monitor)?;
     print(args.json, &perf, || perf.words())?;
     Ok(Exit::Done)
 }
@@ -86,7 +87,8 @@ fn print(json: bool, value: &impl Serialize, words: impl FnOnce() -> String) -> 
 }
 
 /// Each station is told as it is passed.
-fn test(session: &Session, observed: Observed, monitor: &Monitor, json: bool) -> Result<Exit> {
+fn test(session: &mut Session, json: bool) -> Result<Exit> {
+    let (observed, monitor) = look(session)?;
     let alerts = &session.settings.alerts;
     if alert::ways(alerts).is_empty() {
         return Err(Failure::new(Class::Nothing, "nobody is told of alerts: nothing is set under [alerts]")
@@ -96,7 +98,7 @@ fn test(session: &Session, observed: Observed, monitor: &Monitor, json: bool) ->
             .into());
     }
     let mut closed = None;
-    let checks = alert::test(monitor, &Root::new(observed.root), (alerts, &session.settings.monitoring), |check| {
+    let checks = alert::test(&monitor, &Root::new(observed.root), (alerts, &session.settings.monitoring), |check| {
         if !json {
             closed = verify::print(std::slice::from_ref(check)).err().or(closed.take());
         }
@@ -113,8 +115,8 @@ fn test(session: &Session, observed: Observed, monitor: &Monitor, json: bool) ->
 
 /// What answers from here: through the edge, unless the host is this machine.
 fn address(session: &mut Session, component: Component) -> Result<String> {
-    let observed = session.client.observe(Question::default())?;
-    let own = Monitor::of(&observed)?.url(component)?.to_owned();
+    let (observed, monitor) = look(session)?;
+    let own = monitor.url(component)?.to_owned();
     if session.is_here {
         return Ok(own);
     }

@@ -35,7 +35,7 @@ pub(super) fn look(observed: &Observed) -> Seen {
     Seen {
         power: said("pmset", &["-g", "custom"]).map(|text| sources(&text)).unwrap_or_default(),
         gpu_limit_mib: limit.map(|bytes| bytes >> 20),
-        daemon_limit_mib: said("launchctl", &["print", &format!("system/{LABEL}")]).and_then(|text| daemon(&text)),
+        daemon_limit_mib: kept_limit_mib(),
         ..Seen::default()
     }
 }
@@ -57,6 +57,11 @@ fn sources(text: &str) -> BTreeMap<String, BTreeMap<String, u32>> {
         }
     }
     sources
+}
+
+/// What the daemon sets at each start; `None`: it is not loaded.
+pub(crate) fn kept_limit_mib() -> Option<u64> {
+    said("launchctl", &["print", &format!("system/{LABEL}")]).and_then(|text| daemon(&text))
 }
 
 /// What a loaded daemon sets, from `launchctl print`.

@@ -5,7 +5,7 @@
 //! is as it should be is no change, and what the system does not tell is not touched.
 
 mod linux;
-mod mac;
+pub(crate) mod mac;
 mod propose;
 
 use std::{

@@ -20,19 +20,16 @@ const WORDS: &str = "{{ range .Alerts }}{{ .Annotations.summary }}\n{{ .Annotati
 /// Where Alertmanager tells which files it runs.
 pub(super) const CONFIG_PATH: &str = "/api/v2/status";
 
-/// Below `folder`, which is where Alertmanager sees the host's secrets, and what it may not know yet.
-pub(super) struct Ways<'a> {
+/// The ways in which people are told.
+struct Ways<'a> {
     alerts: &'a Alerts,
+    /// Where Alertmanager sees the host's secrets.
     folder: &'a Path,
+    /// Whether the host keeps a secret.
     is_kept: &'a dyn Fn(&str) -> bool,
 }
 
-impl<'a> Ways<'a> {
-    /// The ways that the settings ask for. `is_kept` tells whether the host keeps a secret.
-    pub(super) fn new(alerts: &'a Alerts, folder: &'a Path, is_kept: &'a dyn Fn(&str) -> bool) -> Self {
-        Ways { alerts, folder, is_kept }
-    }
-
+impl Ways<'_> {
     fn file(&self, secret: &str) -> String {
         self.folder.join(secret).display().to_string()
     }
@@ -82,7 +79,7 @@ impl<'a> Ways<'a> {
     }
 
     /// What a person should know: that nobody is told, or a secret that is missing.
-    pub(super) fn note(&self) -> Option<String> {
+    fn note(&self) -> Option<String> {
         let ways = self.each();
         if ways.is_empty() {
             return Some("it tells nobody: nothing is set under [alerts]".to_owned());
@@ -122,9 +119,23 @@ struct Missing {
     secret: &'static str,
 }
 
-/// Everything below `alertmanager/`, under the name `declared` that it is to tell.
-pub(super) fn files(ways: &Ways<'_>, declared: &str) -> Contents {
-    [("alertmanager/alertmanager.yml".to_owned(), ways.config(declared))].into()
+/// What Alertmanager is to run, whoever starts it.
+pub(super) struct Told {
+    /// Everything below `alertmanager/`.
+    pub(super) files: Contents,
+    /// The name by which it tells its files.
+    pub(super) name: String,
+    /// What a person should know of it.
+    pub(super) note: Option<String>,
+}
+
+/// As the settings have it; `secrets` is where Alertmanager sees those of the host.
+pub(super) fn told(host: &Host<'_>, secrets: &Path) -> Told {
+    let is_kept = |name: &str| host.observed.secrets.contains_key(name);
+    let ways = Ways { alerts: &host.settings.alerts, folder: secrets, is_kept: &is_kept };
+    let write = |name: &str| [("alertmanager/alertmanager.yml".to_owned(), ways.config(name))].into();
+    let (files, name) = host.told("alertmanager/", write);
+    Told { files, name, note: ways.note() }
 }
 
 /// As a process of our supervisor.
@@ -151,7 +162,7 @@ mod tests {
     fn config(text: &str, secrets: &[&str]) -> (String, Option<String>) {
         let settings = Settings::parse(&format!("[alerts]\n{text}"), Path::new("stack.toml")).unwrap();
         let is_kept = |name: &str| secrets.contains(&name);
-        let ways = Ways::new(&settings.alerts, Path::new("/secrets"), &is_kept);
+        let ways = Ways { alerts: &settings.alerts, folder: Path::new("/secrets"), is_kept: &is_kept };
         (ways.config("0123abcd"), ways.note())
     }
 

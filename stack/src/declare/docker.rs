@@ -354,19 +354,16 @@ fn told_files(
     let (files, prometheus) =
         host.told("prometheus/", |name| prometheus::files(host.settings, &targets, version, name));
     contents.extend(files);
-    let (files, alertmanager, note) = host.told_of_alerts(Path::new(SEEN_SECRETS), |ways| {
-        let (files, name) = host.told("alertmanager/", |name| alertmanager::files(ways, name));
-        (files, name, ways.note())
-    });
-    contents.extend(files);
+    let alerts = alertmanager::told(host, Path::new(SEEN_SECRETS));
+    contents.extend(alerts.files);
     for service in services {
         service.config = match service.component {
             Component::Edge => Some(edge.clone()),
             Component::Prometheus => Some(prometheus.clone()),
-            Component::Alertmanager => Some(alertmanager.clone()),
+            Component::Alertmanager => Some(alerts.name.clone()),
             _ => None,
         };
-        service.note = note.clone().filter(|_| service.component == Component::Alertmanager);
+        service.note = alerts.note.clone().filter(|_| service.component == Component::Alertmanager);
     }
     contents
 }

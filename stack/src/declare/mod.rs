@@ -19,10 +19,9 @@ pub(crate) mod service;
 use std::{
     collections::BTreeMap,
     net::{Ipv4Addr, SocketAddr},
-    path::{Path, PathBuf},
+    path::PathBuf,
 };
 
-use self::alertmanager::Ways;
 use crate::{
     addition,
     component::{Component, Runtime},
@@ -264,11 +263,6 @@ impl Host<'_> {
 
     fn program(&self, name: &str) -> Option<PathBuf> {
         self.observed.programs.get(name).cloned().flatten()
-    }
-
-    /// The ways in which people are told of alerts; `secrets` is where Alertmanager sees those of the host.
-    fn told_of_alerts<T>(&self, secrets: &Path, make: impl FnOnce(&Ways<'_>) -> T) -> T {
-        make(&Ways::new(&self.settings.alerts, secrets, &|name| self.observed.secrets.contains_key(name)))
     }
 
     /// The files of a component that tells which ones are in force, and the name by which they are told: `write` gives them

@@ -46,17 +46,14 @@ pub(super) fn watching(host: &Host<'_>, services: &mut [Service]) -> Contents {
     let version = host.observed.versions.get("prometheus").map(String::as_str);
     let (mut contents, prometheus) =
         host.told("prometheus/", |name| super::prometheus::files(host.settings, services, version, name));
-    let (files, alertmanager, note) = host.told_of_alerts(&host.root.secrets(), |ways| {
-        let (files, name) = host.told("alertmanager/", |name| alertmanager::files(ways, name));
-        (files, name, ways.note())
-    });
+    let alerts = alertmanager::told(host, &host.root.secrets());
     for service in services {
         match service.component {
             Component::Prometheus => service.config = Some(prometheus.clone()),
             Component::Alertmanager => {
-                service.config = Some(alertmanager.clone());
-                service.note.clone_from(&note);
-                contents.extend(files.clone());
+                service.config = Some(alerts.name.clone());
+                service.note.clone_from(&alerts.note);
+                contents.extend(alerts.files.clone());
             }
             _ => {}
         }

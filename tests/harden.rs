@@ -48,7 +48,7 @@ fn an_attack_finds_a_port_that_nothing_declares() {
     let stage = Stage::deployed();
     // Where the sandbox's engine has its port on loopback, another one listens for everybody.
     let port = stage.ports()[1];
-    let address = stage.ok("preflight --json").json()["checks"].as_array().unwrap().iter().find_map(|check| {
+    let address = stage.run("preflight --json").json()["checks"].as_array().unwrap().iter().find_map(|check| {
         (check["name"] == "LAN address" && check["result"] == "pass")
             .then(|| check["detail"].as_str().unwrap().to_owned())
     });

@@ -104,19 +104,15 @@ fn begin(asked: &str, default: &str, options: &Options) -> Result<(Outcome, Cloc
         warnings
             .push("the engine is the sandbox's stand-in: its speed is what stack.toml says, not a model's".to_owned());
     }
+    let think = (model.thinks && options.api == Api::Native).then_some(true);
     let outcome = Outcome {
         schema: SCHEMA,
         program: concat!("xtask ", env!("CARGO_PKG_VERSION")).to_owned(),
         began: clock.wall.to_rfc3339_opts(SecondsFormat::Secs, true),
+        model,
         engine,
         host: if endpoint.is_here() { options.hardware.clone() } else { Hardware::default() },
-        pinned: Pinned {
-            seed: options.seed,
-            temperature: TEMPERATURE,
-            think: (model.thinks && options.api == Api::Native).then_some(true),
-            ..Pinned::default()
-        },
-        model,
+        pinned: Pinned { seed: options.seed, temperature: TEMPERATURE, think, ..Pinned::default() },
         objectives: options.objectives,
         warnings,
         ..Outcome::default()

@@ -28,7 +28,7 @@ pub(crate) enum Monitor {
     },
     /// Show the alerts that fire, or send one to see that it arrives
     Alerts {
-        /// Send a real one the whole way, from a metric to everybody whom [alerts] names
+        /// Send a real one the whole way, from a metric to everybody whom `[alerts]` names
         #[arg(long)]
         test: bool,
         /// [{"name","severity","since","summary","description"}]; with --test {"checks":[…]} as verify has them
@@ -37,12 +37,12 @@ pub(crate) enum Monitor {
     },
     /// Ask Prometheus
     Query {
-        /// In PromQL, as 'rate(ollama_request_duration_seconds_count[5m])'
+        /// In PromQL, as `rate(ollama_request_duration_seconds_count[5m])`
         expression: String,
         /// Over so long until now, as a line: 30m, 24h
         #[arg(long, value_name = "TIME", value_parser = value::period)]
         range: Option<Duration>,
-        /// [{"series","points":[[SECONDS,VALUE]],"count"?}]
+        /// `[{"series","points":[[SECONDS,VALUE]],"count"?}]`
         #[arg(long)]
         json: bool,
     },

@@ -116,7 +116,7 @@ fn wanted(text: &str) -> Wanted {
     Wanted { settings, source, program: "program".to_owned() }
 }
 
-/// As it is, and with a Docker that has every image.
+/// As it is, with a Docker that has every image, and nobody on the ports of the settings, where a real stack may be.
 fn observed(host: &mut Host, text: &str) -> Observed {
     let question = question(&wanted(text).settings, "program");
     let images = question.images.clone().unwrap().into_iter().map(|image| (image.clone(), image)).collect();
@@ -124,6 +124,7 @@ fn observed(host: &mut Host, text: &str) -> Observed {
         panic!("no observation")
     };
     let engine = Engine::Answers { version: "24.0.0".to_owned(), compose: Some("2.26.0".to_owned()) };
+    observed.taken.clear();
     observed.docker = Some(Docker { engine, images, remnants: Vec::new(), misplaced: false });
     *observed
 }

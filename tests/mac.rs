@@ -5,7 +5,7 @@ use std::fs;
 
 use serde_json::Value;
 
-use crate::stage::Stage;
+use crate::stage::{Stage, system as system_program};
 
 pub(crate) const HERE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests");
 
@@ -25,14 +25,20 @@ fn has_default(stage: &Stage, model: &str) {
     stage.write("stack.toml", &format!("{settings}\n[models]\ndefault = \"{model}\"\n"));
 }
 
-/// Puts the tools of a system first on PATH; what they change is below `state`.
+/// Puts the tools of a system first on PATH; what they change is below `state`. They are copies, for whoever the test goes on
+/// as: the checkout may be in a folder that is closed to others.
 pub(crate) fn stand_in(stage: &Stage, system: &str) {
     fs::create_dir_all(stage.path("state")).unwrap();
+    let tools = stage.path("tools").display().to_string();
+    fs::create_dir_all(&tools).unwrap();
+    for part in [system, "keep.py", "fixtures/macos"] {
+        system_program("cp", &["-R", &format!("{HERE}/{part}"), &tools]);
+    }
     let (state, bin) = (stage.path("state").display().to_string(), stage.path("bin").display().to_string());
     for tool in fs::read_dir(format!("{HERE}/{system}")).unwrap() {
         let name = tool.unwrap().file_name().into_string().unwrap();
-        let places = format!("STAND_IN_STATE='{state}' STAND_IN_BIN='{bin}' STAND_IN_FIXTURES='{HERE}/fixtures/macos'");
-        stage.script(&name, &format!("{places} exec '{HERE}/{system}/{name}' \"$@\""));
+        let places = format!("STAND_IN_STATE='{state}' STAND_IN_BIN='{bin}' STAND_IN_FIXTURES='{tools}/macos'");
+        stage.script(&name, &format!("{places} exec '{tools}/{system}/{name}' \"$@\""));
     }
 }
 

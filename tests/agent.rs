@@ -47,10 +47,14 @@ impl<'a> Played<'a> {
         self.stage.shell(&format!("echo {} | $XTASK agent configure {agent} --key {more}", self.key)).exits(0)
     }
 
+    fn run(&self, agent: &str, more: &str) -> Ran {
+        let job = self.stage.start(&format!("agent test {agent} --json {more}"));
+        job.finish_within(std::time::Duration::from_secs(300))
+    }
+
     /// The last test of an agent, as it is told in JSON.
     fn test(&self, agent: &str, code: i32, more: &str) -> Value {
-        let job = self.stage.start(&format!("agent test {agent} --json {more}"));
-        job.finish_within(std::time::Duration::from_secs(300)).exits(code).json()
+        self.run(agent, more).exits(code).json()
     }
 }
 
@@ -142,7 +146,8 @@ fn works(agent: &str) {
         assert_eq!((&tested["model"], &tested["wiring_only"]), (&model.into(), &true.into()));
     }
     stage.ok("key revoke agents");
-    let refused = || Some(played.test(agent, 1, "")).filter(|it| it["outcome"]["diagnosis"]["cause"] == "key");
+    // The gateway reads its keys anew once a second, which the fastest of them is ahead of.
+    let refused = || Some(played.run(agent, "").json()).filter(|it| it["outcome"]["diagnosis"]["cause"] == "key");
     until("the key is refused", refused);
     stage.ok(&format!("agent unconfigure {agent}"));
 }

@@ -3,8 +3,7 @@
 #![expect(clippy::disallowed_methods, reason = "what is tested has to be started from outside")]
 
 use std::{
-    env,
-    fs::{self, File},
+    env, fs,
     io::{BufRead, BufReader, Read, Write},
     net::{Ipv4Addr, TcpListener, TcpStream},
     ops::Deref,
@@ -56,14 +55,6 @@ fn settings(stage: &Stage) -> (String, [u16; 6], TcpListener) {
     (settings, more, guard)
 }
 
-/// One stack in containers at a time, also where tests run twice at once: all that run one program share the gateway's image,
-/// and whoever is uninstalled takes it along, from under one that has not started with it yet.
-fn alone() -> File {
-    let file = File::create(env::temp_dir().join("stack-test-containers.lock")).unwrap();
-    file.lock().unwrap();
-    file
-}
-
 /// A stage whose components are containers.
 struct Contained {
     stage: Stage,
@@ -73,8 +64,6 @@ struct Contained {
     prometheus: u16,
     grafana: u16,
     _guard: TcpListener,
-    // Dropped behind the stage.
-    _alone: File,
 }
 
 impl Deref for Contained {
@@ -91,14 +80,12 @@ impl Contained {
         if lacks_docker() {
             return None;
         }
-        let alone = alone();
         let stage = Stage::new();
         let (settings, ports, guard) = settings(&stage);
         stage.write("stack.toml", &settings);
         let [_, _, grafana, lan_grafana, lan_prometheus, _] = ports;
         let [api, _, prometheus, ..] = *stage.ports() else { panic!("a stage has five ports") };
-        let contained =
-            Contained { stage, api, lan_grafana, lan_prometheus, prometheus, grafana, _guard: guard, _alone: alone };
+        let contained = Contained { stage, api, lan_grafana, lan_prometheus, prometheus, grafana, _guard: guard };
         contained.wrappers();
         Some(contained)
     }
@@ -364,7 +351,6 @@ fn another_machine_is_reached_at_the_doors_that_its_edge_opens() {
     if lacks_docker() {
         return;
     }
-    let _alone = alone();
     let Some(far) = Far::new() else { return };
     let (settings, [_, _, _, lan_grafana, lan_prometheus, _], _guard) = settings(&far);
     far.write("stack.toml", &settings.replace("[host]\n", "[host]\naddress = \"far\"\n"));

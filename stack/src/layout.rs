@@ -90,6 +90,11 @@ impl Root {
         format!("stack-{}", &sha256_hex(self.0.as_os_str().as_encoded_bytes())[..8])
     }
 
+    /// The image that this root makes of a program. Other roots on the machine have their own: an uninstall takes it along.
+    pub fn own_image(&self, program: &str) -> String {
+        format!("{}-gateway:{program}", self.project())
+    }
+
     /// What the system's service manager knows this root's supervisor by.
     pub(crate) fn service(&self) -> String {
         format!("frontier-llm-{}-stack", &sha256_hex(self.0.as_os_str().as_encoded_bytes())[..8])

@@ -35,6 +35,8 @@ pub struct Question {
     pub fixed_ports: BTreeSet<u16>,
     /// The images of a stack in containers; `None`: Docker is not needed.
     pub images: Option<BTreeSet<String>>,
+    /// The program whose image is to be looked for, where the stack makes one of it.
+    pub own_image: Option<String>,
     /// Whether the components may be programs of the host's own: then what [`Native`] tells is wanted. Where Docker is asked
     /// about as well, a Mac alone tells it.
     #[serde(default)]

@@ -9,6 +9,7 @@ use stack::{
     component::{Component, Runtime},
     declare::{Wanted, question},
     failure::Class,
+    layout::Root,
     observed::{
         Account, Desired, Docker, Engine, Init, Interrupted, Native, Observed, PortFact, Running, State, Supervisor,
         SystemService,
@@ -535,7 +536,9 @@ fn contained(lacking: &[&str]) -> (Wanted, Observed) {
     wanted.settings = Settings::default();
     wanted.source.insert("stack.toml".into(), String::new());
     let question = question(&wanted.settings, &wanted.program);
-    let images = question.images.unwrap().into_iter().filter(|image| !lacking.iter().any(|it| image.contains(it)));
+    let own = Root::new(bare().root).own_image(&question.own_image.unwrap());
+    let images = question.images.unwrap().into_iter().chain([own]);
+    let images = images.filter(|image| !lacking.iter().any(|it| image.contains(it)));
     let free = |(component, wanted): (Component, u16)| (component, PortFact { wanted, holder: None, free: wanted });
     let engine = Engine::Answers { version: "20.10.24".into(), compose: Some("2.26.1".into()) };
     let images = images.map(|image| (image.clone(), format!("sha256:{image}"))).collect();
@@ -564,7 +567,7 @@ fn images_come_first_and_what_they_are_decides_the_rest() {
     let (wanted, observed) = contained(&["grafana", "gateway"]);
     insta::assert_snapshot!(words(&wanted, &observed), @r"
       1. install program program-1
-      2. make image frontier-llm-gateway:program-1 of the program
+      2. make image stack-bb02fd43-gateway:program-1 of the program
       3. pull grafana/grafana:12.1.0
     then the host is looked at again: the rest depends on what these steps bring
     ");

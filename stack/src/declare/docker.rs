@@ -54,22 +54,19 @@ pub(super) fn doors(settings: &Settings) -> BTreeMap<Component, u16> {
     ])
 }
 
-/// The images by component, as the settings name them. The gateway's is made on the host, of the program itself.
-pub(super) fn images(settings: &Settings, program: &str) -> BTreeMap<Component, String> {
+/// The images by component, as the settings name them. Where they name none for the gateway, the host makes it, of the program
+/// itself: [`Root::own_image`](crate::layout::Root::own_image).
+pub(super) fn images(settings: &Settings) -> BTreeMap<Component, String> {
     let image = |(component, _, variable): &(Component, &str, &str)| {
         let reference = match (settings.images.get(component), &settings.engine.version) {
             (Some(image), _) => image.0.clone(),
-            (None, _) if *component == Component::Gateway => own_image(program),
+            (None, _) if *component == Component::Gateway => return None,
             (None, Some(version)) if *component == Component::Engine => format!("ollama/ollama:{version}"),
             (None, _) => compose::default_of(&format!("{variable}_IMAGE")).to_owned(),
         };
-        (*component, reference)
+        Some((*component, reference))
     };
-    SERVICES.iter().map(image).collect()
-}
-
-fn own_image(program: &str) -> String {
-    format!("frontier-llm-gateway:{program}")
+    SERVICES.iter().filter_map(image).collect()
 }
 
 pub(super) fn make(host: &Host<'_>) -> Result<Made, Failure> {
@@ -87,10 +84,12 @@ pub(super) fn make(host: &Host<'_>) -> Result<Made, Failure> {
                 .to_owned(),
         );
     }
-    let images = images(host.settings, &host.wanted.program);
+    let own = host.root.own_image(&host.wanted.program);
+    let mut images = images(host.settings);
+    images.entry(Component::Gateway).or_insert_with(|| own.clone());
     let ids = ids(host, &images);
     // Without an engine nothing can be said of images yet.
-    let mut first = if install.is_empty() { missing_images(host, &images, &ids)? } else { install };
+    let mut first = if install.is_empty() { missing_images(host, &images, &ids, &own)? } else { install };
     first.extend(missing_secrets(host));
     if mac && host.settings.edge.tls != Tls::Off {
         // The host's own requests come in from outside of the container, as all others do, and it asks plainly.
@@ -218,18 +217,18 @@ fn missing_images(
     host: &Host<'_>,
     images: &BTreeMap<Component, String>,
     ids: &BTreeMap<Component, String>,
+    own: &str,
 ) -> Result<Vec<Step>, Failure> {
-    let own = own_image(&host.wanted.program);
     let mut steps = Vec::new();
     for (_, image) in images.iter().filter(|(component, _)| !ids.contains_key(component)) {
-        if *image != own {
+        if image != own {
             steps.push(Step::Pull { image: image.clone() });
         } else if host.observed.system == "Darwin" {
             return Err(Failure::new(Class::Settings, "the gateway's image cannot be made of a Mac's program").hint(
                 "make one on Linux, and name it under [images] in stack.toml; config/compose/compose.yaml says how",
             ));
         } else {
-            steps.push(Step::Import { image: own.clone() });
+            steps.push(Step::Import { image: image.clone() });
         }
     }
     Ok(steps)

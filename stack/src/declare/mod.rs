@@ -99,7 +99,8 @@ pub fn question(settings: &Settings, program: &str) -> Question {
         facts: None,
         certificate_files: certificate::files(settings),
         fixed_ports: docker::doors(settings).into_values().filter(|_| native || docker).collect(),
-        images: docker.then(|| docker::images(settings, program).into_values().collect()),
+        own_image: (docker && !settings.images.contains_key(&Component::Gateway)).then(|| program.to_owned()),
+        images: docker.then(|| docker::images(settings).into_values().collect()),
     }
 }
 

@@ -4,6 +4,7 @@ use super::{Docker, ask, command};
 use crate::{
     failure::{Class, Doing, Failure},
     host::Follow,
+    layout::Root,
     process::{self, Command},
     release::Release,
 };
@@ -34,8 +35,7 @@ impl Docker<'_> {
 }
 
 /// Removes the image that was made for a release, unless another one's containers still use it.
-pub(super) fn forget(release: &Release) {
-    let own = format!("frontier-llm-gateway:{}", release.content.program);
+pub(super) fn forget(root: &Root, release: &Release) {
     // Docker refuses while a container needs it, which is as it should be.
-    let _ = ask(&["image", "rm", &own]);
+    let _ = ask(&["image", "rm", &root.own_image(&release.content.program)]);
 }

@@ -346,7 +346,7 @@ impl Starter for Docker<'_> {
 
     fn forget(&self, release: &Release) {
         self.forget_volumes(release);
-        image::forget(release);
+        image::forget(self.root, release);
     }
 
     fn erase(&self, releases: &[Release], data: bool) -> Result<(), Failure> {

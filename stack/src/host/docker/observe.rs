@@ -146,9 +146,10 @@ pub(in crate::host) fn facts(
     };
     let mut images = BTreeMap::new();
     if matches!(engine, Engine::Answers { .. }) {
-        for image in question.images.iter().flatten().filter(|image| !pinned(image)) {
-            if let Ok(id) = ask(&["image", "inspect", "--format={{.Id}}", image])? {
-                images.insert(image.clone(), id);
+        let own = question.own_image.iter().map(|program| root.own_image(program));
+        for image in question.images.iter().flatten().cloned().chain(own).filter(|image| !pinned(image)) {
+            if let Ok(id) = ask(&["image", "inspect", "--format={{.Id}}", &image])? {
+                images.insert(image, id);
             }
         }
     }

@@ -124,6 +124,11 @@ impl Root {
         self.state().join("reboot")
     }
 
+    /// What programs said of their version.
+    pub(crate) fn versions(&self) -> PathBuf {
+        self.state().join("versions.json")
+    }
+
     /// Held by whoever changes this host.
     pub(crate) fn apply_lock(&self) -> PathBuf {
         self.state().join("apply.lock")

@@ -22,6 +22,7 @@ mod starter;
 mod supervised;
 mod tarball;
 mod verb;
+mod version;
 
 pub use ask::probe;
 pub use job::run as run_job;

@@ -1,4 +1,5 @@
-//! Looking at the host. Nothing here changes anything, but that a host with secrets gets a key to make digests of them with.
+//! Looking at the host. Nothing here changes anything, but that a host with secrets gets a key to make digests of them with, and
+//! that what programs say of their version is kept.
 
 use std::{
     collections::BTreeMap,
@@ -10,7 +11,7 @@ use std::{
 use chrono::{DateTime, Utc};
 use walkdir::WalkDir;
 
-use super::{certificate, docker, journal, machine, native, port, secrets};
+use super::{certificate, docker, journal, machine, native, port, secrets, version};
 use crate::{
     backup::Backups,
     component::{Component, Runtime},
@@ -72,11 +73,10 @@ pub(super) fn observe(root: &Root, question: &Question) -> Result<Observed, Fail
         interrupted: journal::interrupted(&root.journal()).doing("cannot read", &root.journal())?,
         supervisor: supervisor(root)?,
         backups: Backups::read(root)?,
-        versions: question
-            .versions
-            .iter()
-            .filter_map(|name| Some((name.clone(), version(programs.get(name)?)?)))
-            .collect(),
+        versions: version::versions(
+            root,
+            question.versions.iter().filter_map(|name| Some((name, programs.get(name)?.as_ref()?))),
+        ),
         programs,
         current,
         releases,
@@ -231,13 +231,6 @@ fn ports(
         facts.insert(*component, fact);
     }
     Ok(facts)
-}
-
-/// What a program says of itself to `--version`, as Prometheus' family does: `prometheus, version 2.42.0 (…)`.
-fn version(program: &Option<PathBuf>) -> Option<String> {
-    let said = process::look_up(program.as_ref()?.to_str()?, &["--version"])?;
-    let (_, after) = said.split_once("version ")?;
-    Some(after.split_whitespace().next()?.to_owned())
 }
 
 fn find(names: &[String]) -> Option<PathBuf> {

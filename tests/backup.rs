@@ -255,7 +255,7 @@ fn a_model_is_carried_to_a_machine_without_internet() {
 }
 
 /// A crontab of the stage's own, and no systemd.
-fn with_cron(stage: &Stage) {
+pub(crate) fn with_cron(stage: &Stage) {
     let programs = [
         ("systemctl", "echo offline; exit 1"),
         (

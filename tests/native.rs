@@ -40,7 +40,7 @@ const GRAFANA: &str = r#"#!/bin/sh
 case "$*" in "server --homepath="*) ;; *) echo "stand-in grafana: $*" >&2; exit 64;; esac
 file=${GF_SECURITY_ADMIN_PASSWORD#'$__file{'}
 mkdir -p "$GF_PATHS_DATA"
-VERSION=12 GF_SECURITY_ADMIN_PASSWORD__FILE=${file%'}'} exec python3 -u 'HERE/images/grafana.py'
+VERSION=12 GF_SECURITY_ADMIN_PASSWORD__FILE=${file%'}'} exec python3 -u 'TOOLS/grafana.py'
 "#;
 
 /// A host with what it has in front of the LAN, and a mirror of Ollama's releases.
@@ -48,7 +48,7 @@ pub(crate) struct Native<S> {
     // Dropped first: it works in the stage's folder.
     _mirror: Job,
     pub(crate) stage: S,
-    api: u16,
+    pub(crate) api: u16,
     _guard: TcpListener,
 }
 
@@ -72,10 +72,27 @@ pub(crate) fn mac() -> Option<Native<Far>> {
     fs::create_dir_all(&home).unwrap();
     far.log_in_with(&format!("HOME={} /bin/sh", home.display()));
     let native = Native::new(far, "ollama-darwin.tgz", "ollama", "address = \"far\"\n");
-    native.write("state/formulas/grafana", &GRAFANA.replace("HERE", HERE));
-    make_executable(&native.path("state/formulas/grafana"));
+    let tools = native.path("tools").display().to_string();
+    for script in ["grafana.py", "macmon.py"] {
+        crate::stage::copy(&Path::new(HERE).join("images").join(script), &native.path("tools").join(script));
+    }
+    let macmon = format!("#!/bin/sh\nexec python3 -u '{tools}/macmon.py' \"$@\"\n");
+    for (name, text) in [("grafana", GRAFANA.replace("TOOLS", &tools)), ("macmon", macmon)] {
+        let formula = format!("state/formulas/{name}");
+        native.write(&formula, &text);
+        make_executable(&native.path(&formula));
+    }
     native.has_program();
     Some(native)
+}
+
+impl Native<Far> {
+    /// From now on one is somebody else on the Mac than root.
+    pub(crate) fn log_in_as_nobody(&mut self) {
+        let home = self.path("home");
+        self.stage.log_in_as(65534);
+        self.stage.log_in_with(&format!("HOME={} /bin/sh", home.display()));
+    }
 }
 
 fn make_executable(path: &Path) {
@@ -87,7 +104,7 @@ impl<S: Deref<Target = Stage>> Native<S> {
     /// `asset` is Ollama's file for the system, and `program` its program in there.
     fn new(stage: S, asset: &str, program: &str, host: &str) -> Self {
         let (more, guard) = take_ports();
-        let [_, gateway, grafana, lan_grafana, lan_prometheus, _] = more;
+        let [_, gateway, grafana, lan_grafana, lan_prometheus, macmon] = more;
         let [api, engine, prometheus, node_exporter, alertmanager] = *stage.ports() else {
             panic!("a stage has five ports")
         };
@@ -99,7 +116,7 @@ impl<S: Deref<Target = Stage>> Native<S> {
             &format!(
                 "[host]\n{host}root = \"{root}\"\ngithub = \"http://127.0.0.1:{port}\"\n\n[engine]\nruntime = \"native\"\nversion = \
                  \"0.40.0\"\nkeep_alive = \"5m\"\n\n[ports]\napi = {api}\nengine = {engine}\ngateway = {gateway}\nprometheus = {prometheus}\ngrafana = \
-                 {grafana}\nnode_exporter = {node_exporter}\nalertmanager = {alertmanager}\nlan_grafana = {lan_grafana}\nlan_prometheus = \
+                 {grafana}\nnode_exporter = {node_exporter}\nmacmon = {macmon}\nalertmanager = {alertmanager}\nlan_grafana = {lan_grafana}\nlan_prometheus = \
                  {lan_prometheus}\n\n[monitoring]\nretention = \"15d\"\nscrape_interval = \"1s\"\n"
             ),
         );
@@ -138,7 +155,7 @@ impl<S: Deref<Target = Stage>> Native<S> {
     }
 
     /// What root was asked for since the last time, in the stand-ins' words.
-    fn asked_of_root(&self) -> String {
+    pub(crate) fn asked_of_root(&self) -> String {
         let log = fs::read_to_string(self.path("state/root.log")).unwrap_or_default();
         let _ = fs::remove_file(self.path("state/root.log"));
         let changes = fs::read_to_string(self.path("state/launchctl.log")).unwrap_or_default();
@@ -206,12 +223,12 @@ fn a_mac_serves_natively_and_root_is_asked_once() {
     let first = mac.ok("deploy");
     assert!(first.stderr.contains("native on far"), "{}", first.stderr);
     for words in
-        ["brew install grafana", "fetch engine 0.40.0", "make up the secret", "bootstrap system", "memory_limit"]
+        ["brew install grafana macmon", "fetch engine 0.40.0", "make up the secret", "bootstrap system", "memory_limit"]
     {
         assert!(first.stderr.contains(words), "no {words:?} in\n{}", first.stderr);
     }
     mac.is_settled();
-    for part in ["engine", "gateway", "edge", "prometheus", "alertmanager", "grafana", "node-exporter"] {
+    for part in ["engine", "gateway", "edge", "prometheus", "alertmanager", "grafana", "node-exporter", "macmon"] {
         assert_eq!(mac.part(part)["state"], "healthy", "{part}");
     }
     // `ollama list` on the host asks here.
@@ -222,12 +239,29 @@ fn a_mac_serves_natively_and_root_is_asked_once() {
     // From here nobody knows the name that ssh is told.
     let fails = proof.lines().filter(|line| line.starts_with("FAIL") && !line.contains("from this machine"));
     assert_eq!((fails.count(), proof.matches("PASS").count() > 12), (0, true), "{proof}");
+    until("Prometheus has what macmon tells", || {
+        (mac.run("monitor query macmon_gpu_power_watts --json").code == Some(0)).then_some(())
+    });
     mac.asked_of_root();
     let before = mac.components();
     mac.ok("deploy").says("nothing to do");
     mac.ok("status");
     mac.ok("logs engine");
     assert_eq!((mac.asked_of_root().as_str(), mac.replaced_since(&before)), ("", vec![]));
+}
+
+#[test]
+fn a_macmon_that_would_listen_for_everybody_is_left_out() {
+    let Some(mac) = mac() else { return };
+    mac.script("macmon", "[ \"$*\" = --version ] && echo macmon 0.7.2");
+    mac.ok("deploy");
+    mac.is_settled();
+    let part = mac.part("macmon");
+    assert_eq!(part["state"], "absent");
+    assert!(
+        part["detail"].as_str().unwrap().contains("0.7.2 cannot be kept to loopback; `brew upgrade macmon`"),
+        "{part}"
+    );
 }
 
 #[test]

@@ -121,7 +121,7 @@ fn what_root_has_begun_holds_the_lock_when_its_deployer_is_killed() {
 }
 
 /// A person at a terminal: types a password once a prompt asks for one and echoes nothing, and tells what was shown.
-const TYPIST: &str = r#"exec python3 -c '
+pub(crate) const TYPIST: &str = r#"exec python3 -c '
 import os, pty, sys, termios, time
 password, command = sys.argv[1].encode(), sys.argv[2:]
 child, terminal = pty.fork()

@@ -22,11 +22,13 @@ pub enum Component {
     Grafana,
     /// Exports the host's own metrics.
     NodeExporter,
+    /// Exports what an Apple GPU does and what the machine draws.
+    Macmon,
 }
 
 impl Component {
     /// Every component, in reading order.
-    pub const ALL: [Component; 7] = [
+    pub const ALL: [Component; 8] = [
         Component::Engine,
         Component::Gateway,
         Component::Edge,
@@ -34,6 +36,7 @@ impl Component {
         Component::Alertmanager,
         Component::Grafana,
         Component::NodeExporter,
+        Component::Macmon,
     ];
 
     /// The name that people type and files carry.
@@ -46,6 +49,7 @@ impl Component {
             Component::Alertmanager => "alertmanager",
             Component::Grafana => "grafana",
             Component::NodeExporter => "node-exporter",
+            Component::Macmon => "macmon",
         }
     }
 }
@@ -59,7 +63,7 @@ impl fmt::Display for Component {
 /// A name that is no component's.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "no component is called `{0}`; there are engine, gateway, edge, prometheus, alertmanager, grafana, node-exporter"
+    "no component is called `{0}`; there are engine, gateway, edge, prometheus, alertmanager, grafana, node-exporter, macmon"
 )]
 pub struct UnknownComponent(pub String);
 

@@ -44,6 +44,17 @@ pub struct Plan {
     pub notes: Vec<String>,
     /// Only what these steps reveal makes the rest plannable: the host is to be looked at again, and the release is an outline.
     pub unfinished: bool,
+    /// What the rest will want of root, as far as that is known already: whether root will do it is to be known before any of
+    /// this is done.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub foreseen: Vec<Step>,
+}
+
+impl Plan {
+    /// Everything that root has to do for it, or will.
+    pub fn as_root(&self) -> impl Iterator<Item = &Command> {
+        self.steps.iter().chain(&self.foreseen).flat_map(Step::as_root)
+    }
 }
 
 /// One idempotent step.
@@ -271,7 +282,12 @@ pub fn plan(wanted: &Wanted, observed: &Observed) -> Result<(Plan, Contents), Fa
     }
     if !declared.first.is_empty() {
         steps.extend(declared.first);
-        let plan = Plan { base: observed.current.clone(), release, steps, notes: declared.notes, unfinished: true };
+        let foreseen = match release.content.runtime {
+            Runtime::Native => native::foreseen(&release, observed),
+            Runtime::Docker | Runtime::Sandbox => Vec::new(),
+        };
+        let base = observed.current.clone();
+        let plan = Plan { base, release, steps, notes: declared.notes, unfinished: true, foreseen };
         return Ok((plan, declared.contents));
     }
     let damaged = observed.current.as_ref() == Some(id) && !observed.damaged.is_empty();
@@ -290,7 +306,8 @@ pub fn plan(wanted: &Wanted, observed: &Observed) -> Result<(Plan, Contents), Fa
         let step = interrupted.step.as_deref().unwrap_or("its first step");
         notes.push(format!("an earlier change was cut off at: {step}; this one goes on from what it left"));
     }
-    Ok((Plan { base: observed.current.clone(), release, steps, notes, unfinished: false }, declared.contents))
+    let (base, foreseen) = (observed.current.clone(), Vec::new());
+    Ok((Plan { base, release, steps, notes, unfinished: false, foreseen }, declared.contents))
 }
 
 /// Plans the way back to the release that was healthy before the current one.
@@ -315,7 +332,8 @@ pub fn plan_rollback(observed: &Observed) -> Result<Plan, Failure> {
     way.splice(at..at, data);
     steps.extend(way);
     steps.extend(observed.current.clone().map(|release| Step::Forget { release }));
-    Ok(Plan { base: observed.current.clone(), release: release.clone(), steps, notes: Vec::new(), unfinished: false })
+    let (base, release) = (observed.current.clone(), release.clone());
+    Ok(Plan { base, release, steps, notes: Vec::new(), unfinished: false, foreseen: Vec::new() })
 }
 
 /// What makes a staged release the one that runs, healthily.

@@ -367,6 +367,7 @@ fn mac() -> (Wanted, Observed) {
         "brew",
         "curl",
         "grafana",
+        "macmon",
         "nginx",
         "node_exporter",
         "prometheus",
@@ -429,9 +430,10 @@ fn a_bare_mac_gets_an_engine_and_a_service_of_the_systems() {
     12. start edge (it does not run)
     13. start prometheus (it does not run)
     14. start alertmanager (it does not run)
-    15. start grafana (it does not run)
-    16. start node-exporter (it does not run)
-    17. wait until healthy: engine, gateway, edge, prometheus, alertmanager, grafana, node-exporter (at most 180 s)
+    15. start node-exporter (it does not run)
+    16. start grafana (it does not run)
+    17. start macmon (it does not run)
+    18. wait until healthy: engine, gateway, edge, prometheus, alertmanager, node-exporter, grafana, macmon (at most 180 s)
     ");
 }
 
@@ -449,7 +451,7 @@ fn a_mac_as_declared_gets_nothing_and_another_engine_needs_no_root() {
     5. fetch engine 0.33.0 from https://github.com/ollama/ollama/releases/download/v0.33.0/ollama-darwin.tgz (the release's own sha256sum.txt)
     6. switch from release R0 to R1
     7. restart engine (its program, arguments or files changed)
-    8. wait until healthy: engine, gateway, edge, prometheus, alertmanager, grafana, node-exporter (at most 180 s)
+    8. wait until healthy: engine, gateway, edge, prometheus, alertmanager, node-exporter, grafana, macmon (at most 180 s)
     ");
     // It is kept for the way back, and swept with the last release that runs it.
     let mut observed = after(&plan, &observed);

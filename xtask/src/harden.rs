@@ -88,10 +88,13 @@ fn audit(session: &mut Session, json: bool) -> Result<Exit> {
             found.findings.into_iter().filter(|finding| finding.id == harden::READABLE).collect()
         }
     };
+    let (address, name) = address(session, &observed)?;
     let target = Target {
-        address: address(session, &observed)?,
+        address,
+        name,
         doors: observed.current_release().map(|it| it.content.doors.clone()).unwrap_or_default(),
         tls: observed.current_release().is_some_and(|it| it.content.scheme() == "https"),
+        authority: trusted(session, &observed)?,
         inner: harden::inner_ports(&observed),
     };
     report::say(&format!("trying {} from here", target.address));
@@ -104,14 +107,26 @@ fn audit(session: &mut Session, json: bool) -> Result<Exit> {
     Ok(if findings.is_empty() { Exit::Done } else { Exit::Failed })
 }
 
-/// Where others reach the host: never its loopback.
-fn address(session: &Session, observed: &Observed) -> Result<IpAddr> {
+/// The host's own authority, where that has made the edge's certificate.
+fn trusted(session: &mut Session, observed: &Observed) -> Result<Option<String>> {
+    if !observed.certificate.as_ref().is_some_and(|it| it.internal) {
+        return Ok(None);
+    }
+    Ok(Some(match session.is_here {
+        true => fs::read_to_string(Root::new(observed.root.clone()).authority().join("authority.pem"))?,
+        false => there::answer(session, &["harden", "--ca"], As::Question)?.0,
+    }))
+}
+
+/// Where others reach the host, never its loopback; and the name by which they do, where that is known.
+fn address(session: &Session, observed: &Observed) -> Result<(IpAddr, Option<String>)> {
     let told = observed.facts.as_ref().and_then(|machine| machine.address);
     if session.is_here {
-        return Ok(told.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)));
+        return Ok((told.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)), None));
     }
     let resolved = (session.host(), 0).to_socket_addrs().ok().and_then(|mut found| found.next()).map(|it| it.ip());
-    resolved.or(observed.reached_at).or(told).ok_or_else(|| {
+    let name = resolved.map(|_| session.host().to_owned());
+    resolved.or(observed.reached_at).or(told).map(|address| (address, name)).ok_or_else(|| {
         Failure::new(Class::Unreachable, format!("nobody knows an address of {}", session.host())).into()
     })
 }

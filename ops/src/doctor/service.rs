@@ -162,6 +162,7 @@ fn metrics(evidence: &Evidence) -> Vec<Finding> {
     let down = evidence.targets.iter().filter(|target| !target.is_up).filter(|target| match target.job.as_str() {
         "ollama" => healthy(Component::Gateway),
         "node" => healthy(Component::NodeExporter),
+        "macmon" => healthy(Component::Macmon),
         "alertmanager" => healthy(Component::Alertmanager),
         _ => true,
     });

@@ -15,6 +15,7 @@ use stack::{
     process,
 };
 
+use super::tls;
 use crate::doctor::Finding;
 
 /// On a LAN whoever listens takes a connection within milliseconds.
@@ -37,18 +38,22 @@ const CLOSED_PATHS: [&str; 5] = [
 pub struct Target {
     /// The host.
     pub address: IpAddr,
+    /// By which name clients come, where that is known.
+    pub name: Option<String>,
     /// What it lets be reached, by design.
     pub doors: BTreeMap<Component, u16>,
     /// Whether the doors are to speak TLS alone.
     pub tls: bool,
+    /// Whom clients are to trust, where that is the host's own authority.
+    pub authority: Option<String>,
     /// What it does not, and whose that is.
     pub inner: BTreeMap<u16, String>,
 }
 
 /// An answer over HTTP: status, headers and body.
-struct Answer {
-    status: u16,
-    text: String,
+pub(super) struct Answer {
+    pub(super) status: u16,
+    pub(super) text: String,
 }
 
 /// Tries the doors, and whether there are others.
@@ -64,7 +69,7 @@ pub fn attack(target: &Target) -> Result<Vec<Finding>, Failure> {
     let door = |component| target.doors.get(&component).copied();
     for port in target.doors.values() {
         findings.extend(tells_versions(target, *port));
-        findings.extend(weak_tls(target, *port));
+        findings.extend(tls::findings(target, *port));
     }
     findings.extend(door(Component::Prometheus).and_then(|port| admin_api(target, port)));
     findings.extend(door(Component::Grafana).and_then(|port| grafana(target, port)));
@@ -77,7 +82,7 @@ fn url(target: &Target, port: u16, path: &str) -> String {
 }
 
 /// Asks as it stands: paths are not tidied up first.
-fn ask(url: &str, args: &[&str]) -> Option<Answer> {
+pub(super) fn ask(url: &str, args: &[&str]) -> Option<Answer> {
     let fixed = ["-s", "-k", "-i", "-g", "--noproxy", "*", "--max-time", "5", "--path-as-is"];
     let words: Vec<&str> = fixed.into_iter().chain(args.iter().copied()).chain(["--", url]).collect();
     let text = process::look_up("curl", &words)?;
@@ -113,32 +118,6 @@ fn back_door(target: &Target, port: u16, whose: &str) -> Finding {
             .because("what is behind the edge is guarded by the edge alone")
             .fix("have it listen on 127.0.0.1; `cargo xtask status` shows whether it is one of the stack's"),
     }
-}
-
-/// Where TLS is spoken, nothing older is, and nothing plain.
-fn weak_tls(target: &Target, port: u16) -> Option<Finding> {
-    let at = SocketAddr::new(target.address, port);
-    if !target.tls {
-        return None;
-    }
-    let fix = "cargo xtask deploy; a file of your own in local/nginx may have changed ssl_protocols or a listener";
-    let plain = ask(&format!("http://{at}/api/version"), &[]).filter(|answer| answer.status == 200);
-    if plain.is_some() {
-        return Some(
-            Finding::new("plain-http", "a door speaks plainly, too")
-                .seen(format!("http://{at} answers 200"))
-                .because("whoever listens on the network reads keys and prompts")
-                .fix(fix),
-        );
-    }
-    // Old versions are refused by many a curl itself, unless it is told to be careless.
-    let old = ["--tls-max", "1.1", "--tlsv1.0", "--ciphers", "DEFAULT:@SECLEVEL=0"];
-    ask(&format!("https://{at}/"), &old).map(|_| {
-        Finding::new("old-tls", "a door speaks a version of TLS that is broken")
-            .seen(format!("{at} takes TLS 1.1 or 1.0"))
-            .because("what is sent by these can be read by others")
-            .fix(fix)
-    })
 }
 
 fn tells_versions(target: &Target, port: u16) -> Option<Finding> {
@@ -188,7 +167,7 @@ fn grafana(target: &Target, port: u16) -> Option<Finding> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::{
         io::{Read, Write},
         net::TcpListener,
@@ -197,7 +176,7 @@ mod tests {
     use super::*;
 
     /// Answers every request by its first line; runs until the test ends.
-    fn server(answer: fn(&str) -> &'static str) -> u16 {
+    pub(in crate::harden) fn server(answer: fn(&str) -> &'static str) -> u16 {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         thread::spawn(move || {
@@ -214,8 +193,10 @@ mod tests {
     fn found(doors: &[(Component, u16)], inner: &[u16]) -> Vec<String> {
         let target = Target {
             address: "127.0.0.1".parse().unwrap(),
+            name: None,
             doors: doors.iter().copied().collect(),
             tls: false,
+            authority: None,
             inner: inner.iter().map(|port| (*port, "somebody".to_owned())).collect(),
         };
         attack(&target).unwrap().into_iter().map(|finding| finding.id).collect()

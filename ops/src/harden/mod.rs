@@ -5,6 +5,7 @@
 
 mod audit;
 mod network;
+mod tls;
 
 use ipnet::IpNet;
 use serde::{Deserialize, Serialize};

@@ -12,7 +12,7 @@ use stack::{component::Component, layout::Root, observed::Observed};
 use crate::doctor::Finding;
 
 /// Where the stack's programs listen if nobody tells them otherwise, or by the defaults.
-const USUAL_PORTS: [(u16, &str); 11] = [
+const USUAL_PORTS: [(u16, &str); 12] = [
     (11434, "Ollama's API"),
     (11435, "the engine"),
     (11436, "the gateway"),
@@ -24,6 +24,7 @@ const USUAL_PORTS: [(u16, &str); 11] = [
     (19093, "Alertmanager"),
     (9100, "node_exporter"),
     (19100, "node_exporter"),
+    (19101, "macmon"),
 ];
 
 /// What an audit calls a secret that others on the host can read.

@@ -154,7 +154,8 @@ fn usable(host: &Host<'_>) -> Result<(), Failure> {
         Engine::Silent(said) => Err(Failure::new(Class::Refused, "Docker is installed, and its engine does not run")
             .because(&std::io::Error::other(said.clone()))
             .hint(if mac {
-                "`docker desktop start`, or `colima start`"
+                "`docker desktop start`, or `colima start`; `docker context ls` tells which socket is asked: Docker Desktop's is \
+                 ~/.docker/run/docker.sock, OrbStack's ~/.orbstack/run/docker.sock, Colima's ~/.colima/default/docker.sock"
             } else {
                 "`sudo systemctl enable --now docker`"
             })),
@@ -301,7 +302,7 @@ fn service(host: &Host<'_>, component: Component, container: Container, mac: boo
         Component::Prometheus => ("/-/ready", ports.lan_prometheus),
         Component::Grafana => ("/api/health", ports.lan_grafana),
         Component::Alertmanager => ("/-/ready", 0),
-        Component::NodeExporter => ("/", 0),
+        Component::NodeExporter | Component::Macmon => ("/", 0),
     };
     let mut service = host.service(component, Launch::Container(container), ready_path);
     // What listens inside of a Mac's Docker is reached through the edge only.

@@ -15,6 +15,7 @@ mod packages;
 mod prometheus;
 mod sandbox;
 pub(crate) mod service;
+mod shared;
 
 use std::{
     collections::BTreeMap,
@@ -90,9 +91,10 @@ pub fn question(settings: &Settings, program: &str) -> Question {
     Question {
         ports: wanted_ports(settings).into_iter().collect(),
         programs: programs.map(|names| names.iter().map(|name| (*name).to_owned()).collect()).collect(),
-        versions: (!matches!(settings.engine.runtime, RuntimeChoice::Fixed(Runtime::Docker)))
-            .then(|| "prometheus".to_owned())
+        versions: ["prometheus", "macmon"]
             .into_iter()
+            .filter(|_| !matches!(settings.engine.runtime, RuntimeChoice::Fixed(Runtime::Docker)))
+            .map(str::to_owned)
             .collect(),
         native,
         contents: false,
@@ -182,7 +184,11 @@ fn wanted_ports(settings: &Settings) -> Vec<(Component, u16)> {
         // There is no edge: the gateway itself stands where clients look for Ollama.
         wanted.push((Component::Gateway, ports.api));
     } else {
-        wanted.extend([(Component::Gateway, ports.gateway), (Component::Grafana, ports.grafana)]);
+        wanted.extend([
+            (Component::Gateway, ports.gateway),
+            (Component::Grafana, ports.grafana),
+            (Component::Macmon, ports.macmon),
+        ]);
     }
     wanted
 }
@@ -191,7 +197,8 @@ fn wanted_ports(settings: &Settings) -> Vec<(Component, u16)> {
 fn choose_ports(settings: &Settings, observed: &Observed, notes: &mut Vec<String>) -> BTreeMap<Component, Port> {
     let kept = observed.current_release().map(|release| &release.content.ports);
     let mut ports = BTreeMap::new();
-    for (component, wanted) in wanted_ports(settings) {
+    let is_mac = observed.system == "Darwin";
+    for (component, wanted) in wanted_ports(settings).into_iter().filter(|it| is_mac || it.0 != Component::Macmon) {
         let fact = observed.ports.get(&component);
         let kept = kept.and_then(|ports| ports.get(&component)).filter(|port| port.wanted == wanted);
         let chosen = match (kept, fact) {

@@ -6,12 +6,12 @@
 use std::path::{Path, PathBuf};
 
 use super::{
-    Host, Made, alertmanager, certificate, compose,
+    Host, Made, certificate, compose,
     docker::{SECRETS, doors, free, missing_secrets},
     engine, grafana,
     nginx::{self, Doors},
-    sandbox::{gateway, missing, node_exporter, program_alone, prometheus, watching},
     service,
+    shared::{gateway, missing, program_alone, watchers, watching},
 };
 use crate::{
     component::Component,
@@ -19,12 +19,12 @@ use crate::{
     observed::Native,
     plan::Step,
     process::Command,
-    release::{Contents, Service, Tarball},
+    release::{Absent, Contents, Service, Tarball},
     settings::{Engine, Settings},
 };
 
 /// Programs that are looked for beside those of other runtimes.
-pub(super) const PROGRAMS: [&str; 5] = ["brew", "grafana", "nginx", "tar", "zstd"];
+pub(super) const PROGRAMS: [&str; 6] = ["brew", "grafana", "macmon", "nginx", "tar", "zstd"];
 
 /// The application firewall's tool; it is on no PATH.
 pub(crate) const FIREWALL: [&str; 2] = ["socketfilterfw", "/usr/libexec/ApplicationFirewall/socketfilterfw"];
@@ -40,11 +40,13 @@ pub(crate) const RIVALS: [(&str, &str); 4] = [
     ("/etc/systemd/system/ollama.service", "`sudo systemctl disable --now ollama`"),
 ];
 
-/// Homebrew's formulas by the program that each brings.
-const FORMULAS: [(&str, &str); 4] =
-    [("nginx", "nginx"), ("prometheus", "prometheus"), ("node_exporter", "node_exporter"), ("grafana", "grafana")];
+/// Homebrew's formulas, each by the name of the program that it brings.
+const FORMULAS: [&str; 4] = ["nginx", "prometheus", "node_exporter", "grafana"];
 
-/// SHA-256 of Ollama's release files, of the version that this program was tested with.
+/// SHA-256 of Ollama's release files, of the version that this program was tested with. They are those of the release's own
+/// `sha256sum.txt`. Nobody here could fetch the files; what others have written down is the same: for Darwin and both of
+/// Linux a formula of Homebrew's form that pins 0.32.15, for Darwin two apps for the Mac beside it, for Linux on amd64 six more
+/// projects that fetch and check it (one of them tells its size, 1,422,416,084 bytes), and for arm64 three.
 const TARBALLS: [(&str, &str); 3] = [
     ("ollama-darwin.tgz", "9ab0ac4747946620a2464054f3c44a55aa146e9fccb5c366ee18e43fd1930b90"),
     ("ollama-linux-amd64.tar.zst", "50539c5fe9bf85887733355098dcdb266b433cb8c73fa180713417e9ed6e42bb"),
@@ -71,24 +73,21 @@ pub(super) fn make(host: &Host<'_>) -> Result<Made, Failure> {
     let mut absent = Vec::new();
     let mut contents = Contents::new();
     services.extend(host.program("nginx").map(|program| edge(host, program)));
-    match host.program("prometheus") {
-        Some(program) => services.push(prometheus(host, program)),
-        None => absent.push(missing(host, Component::Prometheus, "prometheus", "prometheus")),
-    }
-    match host.program("alertmanager") {
-        Some(program) => services.push(alertmanager::process(host, program)),
-        None => absent.push(missing(host, Component::Alertmanager, "prometheus-alertmanager", "alertmanager")),
-    }
+    watchers(host, &mut services, &mut absent);
     match host.program("grafana") {
         Some(program) => {
             services.push(grafana(host, program));
             contents.extend(grafana_files(host));
         }
-        None => absent.push(missing(host, Component::Grafana, "grafana (from apt.grafana.com)", "grafana")),
+        None => {
+            absent.push(missing(host, Component::Grafana, "grafana (from apt.grafana.com)", "brew install grafana"))
+        }
     }
-    match host.program("node_exporter") {
-        Some(program) => services.push(node_exporter(host, program)),
-        None => absent.push(missing(host, Component::NodeExporter, "prometheus-node-exporter", "node_exporter")),
+    if host.observed.system == "Darwin" {
+        match macmon(host) {
+            Ok(service) => services.push(service),
+            Err(reason) => absent.push(Absent { component: Component::Macmon, reason }),
+        }
     }
     contents.extend(told_files(host, &mut services, certificate.digest));
     if let Some(init) = native.init {
@@ -103,8 +102,9 @@ pub(super) fn make(host: &Host<'_>) -> Result<Made, Failure> {
 /// The steps that bring what is missing, where there is something that can bring it.
 fn install(host: &Host<'_>) -> Vec<Step> {
     if let Some(brew) = host.program("brew") {
-        let lacking = FORMULAS.iter().filter(|(program, _)| host.program(program).is_none());
-        let formulas: Vec<String> = lacking.map(|(_, formula)| (*formula).to_owned()).collect();
+        let formulas = FORMULAS.into_iter().chain(is_apple_silicon(host).then_some("macmon"));
+        let lacking = formulas.filter(|formula| host.program(formula).is_none());
+        let formulas: Vec<String> = lacking.map(str::to_owned).collect();
         if formulas.is_empty() {
             return Vec::new();
         }
@@ -293,6 +293,33 @@ fn grafana(host: &Host<'_>, program: PathBuf) -> Service {
     service.reads = vec!["grafana/provisioning/".to_owned()];
     service.secrets = host.secrets(&SECRETS);
     service
+}
+
+fn is_apple_silicon(host: &Host<'_>) -> bool {
+    (host.observed.system.as_str(), host.observed.machine.as_str()) == ("Darwin", "arm64")
+}
+
+/// What macmon 0.8 and later know of an Apple GPU, without root. `Err`: why there is none. Older ones listen for everybody,
+/// whatever they are told.
+fn macmon(host: &Host<'_>) -> Result<Service, String> {
+    if !is_apple_silicon(host) {
+        return Err("there is none for a Mac with a processor of Intel's".to_owned());
+    }
+    let program = host.program("macmon");
+    let program = program.ok_or("not installed; `brew install macmon` brings it, then deploy again")?;
+    if let Some(version) = host.observed.versions.get("macmon")
+        && version
+            .strip_prefix("0.")
+            .and_then(|it| it.split('.').next()?.parse().ok())
+            .is_some_and(|minor: u32| minor < 8)
+    {
+        return Err(format!("{version} cannot be kept to loopback; `brew upgrade macmon`, then deploy again"));
+    }
+    let listen = host.listen(Component::Macmon);
+    let (address, port) = (listen.ip().to_string(), listen.port().to_string());
+    let args = ["serve", "--host", &address, "--port", &port].map(str::to_owned).into();
+    // Told 503 until there is a first measurement.
+    Ok(host.service(Component::Macmon, program_alone(Command { program, args, env: [].into() }), "/metrics"))
 }
 
 fn grafana_files(host: &Host<'_>) -> Contents {

@@ -42,6 +42,7 @@ pub(super) fn files(settings: &Settings, services: &[Service], version: Option<&
         (Component::NodeExporter, "node"),
         (Component::Prometheus, "prometheus"),
         (Component::Alertmanager, "alertmanager"),
+        (Component::Macmon, "macmon"),
         (Component::Edge, "edge"),
     ] {
         let targets: BTreeSet<String> = services

@@ -49,7 +49,7 @@ pub(super) fn apply(
     follow: &mut Follow<'_>,
 ) -> Result<Outcome, Failure> {
     let root = &host.root;
-    let way = Way::of(plan, host.password.as_ref())?;
+    let way = Way::of(root, plan, contents, host.password.as_ref())?;
     for folder in root.skeleton() {
         fs::create_dir_all(&folder).doing("cannot create", &folder)?;
     }

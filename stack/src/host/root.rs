@@ -5,6 +5,7 @@
 //! password is in memory and in pipes, nowhere else.
 
 use std::{
+    collections::BTreeMap,
     fs::File,
     io,
     path::{Path, PathBuf},
@@ -14,9 +15,11 @@ use std::{
 use super::{Follow, Host, lock};
 use crate::{
     failure::{Class, Doing, Failure},
+    layout::{Root, expand},
     plan::Plan,
     process::{self, Command, Finished},
     protocol::Event,
+    release::Contents,
     secret::Secret,
 };
 
@@ -53,19 +56,35 @@ pub(super) enum Way<'a> {
 }
 
 impl Way<'_> {
-    /// The way for what the plan wants of root; without such a step nobody is asked.
-    pub(super) fn of<'a>(plan: &Plan, password: Option<&'a Secret>) -> Result<Way<'a>, Failure> {
-        let commands: Vec<&Command> = plan.steps.iter().flat_map(|step| step.as_root()).collect();
-        Way::find(&commands, password)
+    /// The way for what the plan wants of root; without such a step nobody is asked. Its commands may name files of a release
+    /// that is still to be staged.
+    pub(super) fn of<'a>(
+        root: &Root,
+        plan: &Plan,
+        contents: &Contents,
+        password: Option<&'a Secret>,
+    ) -> Result<Way<'a>, Failure> {
+        let commands: Vec<&Command> = plan.as_root().collect();
+        let release = root.release(&plan.release.id);
+        let staged = contents.iter().map(|(path, text)| (release.join(path), text.as_str())).collect();
+        Way::find_with(&commands, &staged, password)
     }
 
     /// The way for these commands.
     pub(super) fn find<'a>(commands: &[&Command], password: Option<&'a Secret>) -> Result<Way<'a>, Failure> {
+        Way::find_with(commands, &Staged::new(), password)
+    }
+
+    fn find_with<'a>(
+        commands: &[&Command],
+        staged: &Staged<'_>,
+        password: Option<&'a Secret>,
+    ) -> Result<Way<'a>, Failure> {
         if commands.is_empty() || rustix::process::geteuid().is_root() {
             return Ok(Way::Direct);
         }
         let Some(sudo) = process::find("sudo") else {
-            return Err(refused(commands, "there is no sudo", ""));
+            return Err(refused(commands, staged, "there is no sudo", ""));
         };
         let nothing = Path::new("/dev/null");
         let nothing = File::open(nothing).doing("cannot open", nothing)?;
@@ -81,7 +100,7 @@ impl Way<'_> {
             }
         }
         let why = if password.is_some() { "sudo does not take that password" } else { "sudo wants a password" };
-        Err(refused(commands, why, &said))
+        Err(refused(commands, staged, why, &said))
     }
 
     /// Runs a command to its end. What root has begun is not cut short: an objection counts once it has ended.
@@ -129,10 +148,29 @@ pub(super) fn run(host: &Host, what: &str, commands: &[Command], follow: &mut Fo
     commands.iter().try_for_each(|command| way.run(command, &lock, follow))
 }
 
-fn refused(commands: &[&Command], why: &str, said: &str) -> Failure {
+/// Files that a plan brings, by where it puts them.
+type Staged<'a> = BTreeMap<PathBuf, &'a str>;
+
+/// What a person types in the place of a command, who has no file that is still to be staged.
+fn by_hand(command: &Command, staged: &Staged<'_>) -> String {
+    let mut command = with_environment(&[], command);
+    let mut lines = String::new();
+    for arg in &mut command.args {
+        let path = Path::new(arg.as_str());
+        if let (Some(text), Some(name)) = (staged.get(path), path.file_name()) {
+            let draft = Path::new("~").join(name);
+            let draft = expand(&draft).unwrap_or(draft).display().to_string();
+            lines += &format!("\n  printf %s {} > {}", Command::word(text), Command::word(&draft));
+            *arg = draft;
+        }
+    }
+    lines + &format!("\n  sudo {command}")
+}
+
+fn refused(commands: &[&Command], staged: &Staged<'_>, why: &str, said: &str) -> Failure {
     let failure = Failure::new(Class::Refused, format!("this needs root, and {why}"));
     let failure = if said.is_empty() { failure } else { failure.because(&io::Error::other(said.to_owned())) };
-    let by_hand = commands.iter().map(|command| format!("\n  sudo {}", with_environment(&[], command)));
+    let by_hand = commands.iter().map(|command| by_hand(command, staged));
     failure.hint(format!(
         "nothing was changed. `--ask-sudo` asks for your password on the host; or run this there by hand, and then the \
          same command again:{}",

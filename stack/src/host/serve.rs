@@ -59,7 +59,7 @@ fn exchange(
             // A change goes on without us; everything else is for the one who asks.
             Ok(Request::Apply { plan, contents }) => {
                 // Known before anything is written: where there is no way to root, nothing is left here either.
-                let way = Way::of(&plan, host.password.as_ref()).map(drop);
+                let way = Way::of(&host.root, &plan, &contents, host.password.as_ref()).map(drop);
                 way.and_then(|()| start(&Order::Apply { plan, contents }))
             }
             Ok(Request::Run { args, as_job: true }) => start(&Order::Run { args }),

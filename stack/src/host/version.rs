@@ -49,11 +49,10 @@ fn stamp(program: &Path) -> Option<(DateTime<Utc>, u64)> {
     Some((meta.modified().ok()?.into(), meta.len()))
 }
 
-/// What a program says of itself to `--version`, as Prometheus' family does: `prometheus, version 2.42.0 (…)`.
+/// What a program says of itself to `--version`: `prometheus, version 2.42.0 (…)`, `macmon 0.8.2`.
 fn ask(program: &Path) -> Option<String> {
     let said = process::look_up(program.to_str()?, &["--version"])?;
-    let (_, after) = said.split_once("version ")?;
-    Some(after.split_whitespace().next()?.to_owned())
+    said.split_whitespace().find(|word| word.starts_with(|it: char| it.is_ascii_digit())).map(str::to_owned)
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use crate::{
     component::Component,
     declare::service,
     layout::Root,
-    observed::{Observed, Running},
+    observed::{Observed, Running, SystemService},
     process::Command,
     release::{Release, sha256_hex},
 };
@@ -40,7 +40,9 @@ pub(super) fn serve(release: &Release, observed: &Observed) -> Option<Step> {
     let root = Root::new(observed.root.clone());
     let file = service::file(init, &root);
     let is_declared = |definition: &str| release.content.files.get(&file) == Some(&sha256_hex(definition.as_bytes()));
-    if known.is_some_and(|service| service.runs && is_declared(&service.definition)) {
+    // Where somebody has loaded it by hand before there was a program, it runs as soon as there is one.
+    let will_run = |service: &SystemService| service.runs || observed.program.is_none();
+    if known.is_some_and(|service| will_run(service) && is_declared(&service.definition)) {
         return None;
     }
     let staged = root.release(&release.id).join(&file);
@@ -50,6 +52,11 @@ pub(super) fn serve(release: &Release, observed: &Observed) -> Option<Step> {
     let runs = |component: &Component| observed.components.get(component).is_some_and(Running::runs);
     let stops = Component::ALL.into_iter().filter(|it| known.is_some_and(|service| service.runs) && runs(it)).collect();
     Some(Step::Serve { service: root.service(), commands, undo, stops })
+}
+
+/// What root will have to do for a release of which only an outline is known.
+pub(super) fn foreseen(release: &Release, observed: &Observed) -> Vec<Step> {
+    open(release, observed).into_iter().chain(serve(release, observed)).collect()
 }
 
 /// Engines that no kept release runs, and what is left of downloads.

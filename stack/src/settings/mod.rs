@@ -118,6 +118,7 @@ impl Default for Settings {
                 grafana: 13000,
                 prometheus: 19090,
                 node_exporter: 19100,
+                macmon: 19101,
                 alertmanager: 19093,
             },
             monitoring: Monitoring {
@@ -268,6 +269,8 @@ pub struct Ports {
     pub prometheus: u16,
     /// node_exporter, on loopback.
     pub node_exporter: u16,
+    /// macmon, on loopback of a Mac.
+    pub macmon: u16,
     /// Alertmanager, on loopback.
     pub alertmanager: u16,
 }
@@ -344,7 +347,7 @@ mod tests {
         let lines = EXAMPLE.lines().map(|line| line.strip_prefix("# ").filter(|rest| is_setting(rest)).unwrap_or(line));
         let text: String = lines.map(|line| format!("{line}\n")).collect();
         let settings = Settings::parse(&text, Path::new(FILE)).map_err(|invalid| invalid.render(false)).unwrap();
-        assert_eq!(settings.images.len(), Component::ALL.len());
+        assert_eq!(settings.images.len(), Component::ALL.len() - 1);
         assert!(settings.host.user.is_some() && settings.host.port.is_some() && settings.engine.version.is_some());
         assert!(settings.sandbox.memory_bytes.is_some() && settings.sandbox.scenarios.is_some());
         assert_eq!(settings.host.root, Some(PathBuf::from("~/frontier-llm-stack")));

@@ -102,6 +102,7 @@ fn ports(mut table: Table<'_, '_>, ports: &mut Ports) {
     table.whole("grafana", &mut ports.grafana, 0..=u16::MAX);
     table.whole("prometheus", &mut ports.prometheus, 0..=u16::MAX);
     table.whole("node_exporter", &mut ports.node_exporter, 0..=u16::MAX);
+    table.whole("macmon", &mut ports.macmon, 0..=u16::MAX);
     table.whole("alertmanager", &mut ports.alertmanager, 0..=u16::MAX);
     let named = [
         ("api", ports.api),
@@ -112,6 +113,7 @@ fn ports(mut table: Table<'_, '_>, ports: &mut Ports) {
         ("grafana", ports.grafana),
         ("prometheus", ports.prometheus),
         ("node_exporter", ports.node_exporter),
+        ("macmon", ports.macmon),
         ("alertmanager", ports.alertmanager),
     ];
     for (nth, one) in named.iter().enumerate() {
@@ -144,7 +146,8 @@ fn monitoring(mut table: Table<'_, '_>, monitoring: &mut Monitoring) {
 }
 
 fn images(mut table: Table<'_, '_>, settings: &mut Settings) {
-    for component in Component::ALL {
+    // Of macmon there is no image: no container sees the GPU of a Mac.
+    for component in Component::ALL.into_iter().filter(|component| *component != Component::Macmon) {
         let mut image = None;
         table.text(component.name(), &mut image, value::image);
         settings.images.extend(image.map(|image| (component, image)));

@@ -1,24 +1,14 @@
-//! What node_exporter cannot tell of a Mac: what its kernel calls free of memory, and what macmon knows of the GPU. Written
-//! for the textfile collector, so that there is no further port to guard.
+//! What node_exporter cannot tell of a Mac: what its kernel calls free of memory. Written for the textfile collector, so that
+//! there is no further port to guard.
 //!
 //! Invariant: what nobody told is left out.
 
-use std::{fmt::Write as _, thread, time::Duration};
-
-use serde_json::Value;
+use std::{thread, time::Duration};
 
 use crate::{durable, host::memory_free_percent, layout::Root, process};
 
-/// As coarse as one looks at a machine; macmon itself takes a second to measure.
+/// As coarse as one looks at a machine.
 const LOOK_EVERY: Duration = Duration::from_secs(15);
-
-/// macmon's own names of them, and where its JSON has them. It is what people use for this; it needs no root.
-const OF_MACMON: [(&str, &str, &str); 4] = [
-    ("macmon_gpu_temp_celsius", "Average temperature of the GPU.", "/temp/gpu_temp_avg"),
-    ("macmon_gpu_power_watts", "Power that the GPU draws.", "/gpu_power"),
-    ("macmon_sys_power_watts", "Power that the machine draws.", "/sys_power"),
-    ("macmon_gpu_active_ratio", "How much of the time the GPU is busy.", "/gpu_active_ratio"),
-];
 
 /// Looks for as long as this process runs, if this is a Mac.
 pub(super) fn watch(root: &Root) {
@@ -28,10 +18,8 @@ pub(super) fn watch(root: &Root) {
     let root = root.clone();
     thread::spawn(move || {
         loop {
-            let macmon = process::look_up("macmon", &["pipe", "-s", "1"]);
-            let text = metrics(memory_free_percent(), macmon.as_deref());
             let path = root.textfile().join("mac.prom");
-            if let Err(error) = durable::write_volatile(&path, text.as_bytes()) {
+            if let Err(error) = durable::write_volatile(&path, metrics(memory_free_percent()).as_bytes()) {
                 ::log::warn!("cannot write {}: {error}", path.display());
             }
             thread::sleep(LOOK_EVERY);
@@ -40,21 +28,11 @@ pub(super) fn watch(root: &Root) {
 }
 
 /// Prometheus' text format.
-fn metrics(free_percent: Option<u32>, macmon: Option<&str>) -> String {
-    let told: Value = macmon.and_then(|text| serde_json::from_str(text.trim()).ok()).unwrap_or_default();
-    let free = free_percent.map(|percent| f64::from(percent) / 100.0);
-    let mut text = String::new();
-    let mut gauge = |name: &str, help: &str, value: Option<f64>| {
-        if let Some(value) = value {
-            // Writing to a string does not fail.
-            let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}");
-        }
-    };
-    gauge("llm_host_memory_free_ratio", "What the kernel calls free of memory.", free);
-    for (name, help, place) in OF_MACMON {
-        gauge(name, help, told.pointer(place).and_then(Value::as_f64));
-    }
-    text
+fn metrics(free_percent: Option<u32>) -> String {
+    let name = "llm_host_memory_free_ratio";
+    let Some(percent) = free_percent else { return String::new() };
+    let free = f64::from(percent) / 100.0;
+    format!("# HELP {name} What the kernel calls free of memory.\n# TYPE {name} gauge\n{name} {free}\n")
 }
 
 #[cfg(test)]
@@ -63,19 +41,7 @@ mod tests {
 
     #[test]
     fn what_was_told_is_exported_and_nothing_else() {
-        let macmon =
-            "{\"temp\":{\"gpu_temp_avg\":36.5},\"gpu_power\":12.25,\"sys_power\":40,\"gpu_active_ratio\":0.75}\n";
-        let text = metrics(Some(88), Some(macmon));
-        for line in [
-            "llm_host_memory_free_ratio 0.88",
-            "macmon_gpu_temp_celsius 36.5",
-            "macmon_gpu_power_watts 12.25",
-            "macmon_sys_power_watts 40",
-            "macmon_gpu_active_ratio 0.75",
-        ] {
-            assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
-        }
-        assert_eq!(metrics(None, None), "");
-        assert_eq!(metrics(None, Some("no JSON")), "");
+        assert!(metrics(Some(88)).ends_with("\nllm_host_memory_free_ratio 0.88\n"));
+        assert_eq!(metrics(None), "");
     }
 }

@@ -171,7 +171,7 @@ pub(crate) struct Status {
 
 #[derive(Debug, Args)]
 pub(crate) struct Logs {
-    /// engine, gateway, edge, prometheus, alertmanager, grafana, node-exporter [default: all]
+    /// engine, gateway, edge, prometheus, alertmanager, grafana, node-exporter, macmon [default: all]
     #[arg(value_name = "COMPONENT")]
     pub(crate) components: Vec<Component>,
     /// Go on with what is printed from now on, until Ctrl-C
@@ -184,7 +184,7 @@ pub(crate) struct Logs {
 
 #[derive(Debug, Args)]
 pub(crate) struct Named {
-    /// engine, gateway, edge, prometheus, alertmanager, grafana, node-exporter [default: the whole stack]
+    /// engine, gateway, edge, prometheus, alertmanager, grafana, node-exporter, macmon [default: the whole stack]
     #[arg(value_name = "COMPONENT")]
     pub(crate) components: Vec<Component>,
 }

@@ -1,0 +1,105 @@
+//! What a Mac's deploy wants of root, and how it gets there: asked before anything is done, and for nothing but that.
+
+use std::fs;
+
+use crate::{
+    far::Far,
+    native::{self, Native},
+    root::TYPIST,
+    stage::lacks,
+};
+
+const PASSWORD: &str = "open-sesame";
+
+/// A bare Mac whose user is not root, and whose sudo wants a password.
+fn mac() -> Option<Native<Far>> {
+    let mut mac = native::mac()?;
+    mac.write("state/sudo.password", PASSWORD);
+    mac.script("typist", TYPIST);
+    if rustix::process::geteuid().is_root() {
+        mac.log_in_as_nobody();
+    }
+    Some(mac)
+}
+
+fn sudo_log(mac: &Native<Far>) -> String {
+    let log = fs::read_to_string(mac.path("state/sudo.log")).unwrap_or_default();
+    let _ = fs::remove_file(mac.path("state/sudo.log"));
+    log
+}
+
+/// Everything that a deploy could have touched.
+fn touched(mac: &Native<Far>) -> Vec<bool> {
+    let places = ["bin/grafana", "root/state", "root/releases", "root/engines", "state/Library", "state/launchd"];
+    places.iter().map(|place| mac.path(place).exists()).collect()
+}
+
+#[test]
+fn without_a_way_to_root_nothing_is_changed_and_what_is_told_can_be_done_by_hand() {
+    let Some(mac) = mac() else { return };
+    let before = touched(&mac);
+    assert!(!before[0], "Grafana is still to be installed, which root is not needed for");
+    let told =
+        mac.run("deploy").exits(7).says("this needs root, and sudo wants a password").says("nothing was changed");
+    assert_eq!(touched(&mac), before);
+    // As a person does who reads what is to be typed, who is asked for the password.
+    let (_, typed) = told.stderr.split_once("again:\n").unwrap();
+    assert!(typed.contains("sudo launchctl bootstrap system /Library/LaunchDaemons/frontier-llm-"), "{typed}");
+    fs::remove_file(mac.path("state/sudo.password")).unwrap();
+    mac.write("typed", &format!("set -e\nexport HOME='{}'\n{typed}", mac.path("home").display()));
+    let as_user = match rustix::process::geteuid().is_root() {
+        true => "setpriv --reuid=65534 --regid=65534 --clear-groups",
+        false => "",
+    };
+    mac.shell(&format!("exec {as_user} /bin/sh typed")).exits(0);
+    mac.write("state/sudo.password", PASSWORD);
+    mac.ok("deploy");
+    mac.is_settled();
+    mac.ok("deploy").says("nothing to do");
+}
+
+#[test]
+fn a_password_is_asked_for_once_and_what_comes_after_needs_none() {
+    if lacks("python3") {
+        return;
+    }
+    let Some(mac) = mac() else { return };
+    let typed = |password: &str, line: &str| mac.shell(&format!("typist {password} \"$XTASK\" {line}"));
+    let shown = typed("guess", "deploy --ask-sudo").exits(7).stdout;
+    assert!(shown.contains("sudo does not take that password"), "{shown}");
+    let shown = typed(PASSWORD, "deploy --ask-sudo").exits(0).stdout;
+    assert_eq!(shown.matches("password for sudo on far").count(), 1, "{shown}");
+    mac.is_settled();
+    assert!(sudo_log(&mac).contains("-S -p  -- launchctl bootstrap system"));
+    mac.ok("deploy").says("nothing to do");
+    mac.set("keep_alive", "\"7m\"");
+    mac.ok("deploy").says("restart engine");
+    mac.ok("restart gateway");
+    mac.ok("stop");
+    mac.ok("start");
+    mac.ok("rollback");
+    assert_eq!(sudo_log(&mac), "", "root was asked once");
+    let before = mac.components();
+    mac.run("uninstall --yes").exits(7).says("sudo wants a password").says("launchctl bootout system/frontier-llm-");
+    assert_eq!(mac.replaced_since(&before), [""; 0], "nothing was ended either");
+    typed(PASSWORD, "uninstall --data --yes --ask-sudo").exits(0);
+    assert!(mac.processes().is_empty() && !mac.root().exists());
+    assert!(!mac.path("state/Library/LaunchDaemons").read_dir().unwrap().any(|_| true));
+}
+
+#[test]
+fn tuning_asks_for_the_password_too() {
+    if lacks("python3") {
+        return;
+    }
+    let Some(mac) = mac() else { return };
+    fs::remove_file(mac.path("state/sudo.password")).unwrap();
+    mac.ok("deploy");
+    mac.write("state/sudo.password", PASSWORD);
+    mac.write("state/hw.memsize", &(192u64 << 30).to_string());
+    mac.run("tune").exits(7).says("sudo wants a password").says("pmset -a sleep 0");
+    assert!(!mac.path("state/pmset.sleep").exists());
+    let shown = mac.shell(&format!("typist {PASSWORD} \"$XTASK\" tune --ask-sudo")).exits(0).stdout;
+    assert!(shown.contains("done, and read back"), "{shown}");
+    assert_eq!(fs::read_to_string(mac.path("state/pmset.sleep")).unwrap().trim(), "0");
+}

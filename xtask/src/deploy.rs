@@ -61,7 +61,7 @@ pub(crate) fn run(settings: Option<&Path>, args: &cli::Deploy) -> Result<Exit> {
             deploy.look_back()?;
             return deploy.conclude(&plan.release.id, &observed);
         }
-        let needs_sudo = !observed.account.is_root() && plan.steps.iter().any(|step| !step.as_root().is_empty());
+        let needs_sudo = !observed.account.is_root() && plan.as_root().next().is_some();
         if needs_sudo && mem::take(&mut ask_sudo) {
             let password = report::ask_unseen(&format!("password for sudo on {}: ", deploy.session.host()))?;
             deploy.session.client.authorize(Secret::new(password))?;

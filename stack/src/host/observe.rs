@@ -200,7 +200,9 @@ fn taken(question: &Question, root: &Root, components: &BTreeMap<Component, Runn
     let edge_runs = components.get(&Component::Edge).is_some_and(Running::runs);
     let read = |folder: PathBuf| fs::read_to_string(folder.join("nginx/servers.conf")).unwrap_or_default();
     let servers = [root.live(), root.current()].map(read);
-    let ours = |port: &u16| edge_runs && servers.iter().any(|it| it.contains(&format!("listen {port};")));
+    let listens =
+        |text: &str, port: u16| [";", " ssl;"].iter().any(|end| text.contains(&format!("listen {port}{end}")));
+    let ours = |port: &u16| edge_runs && servers.iter().any(|text| listens(text, *port));
     let ports = question.fixed_ports.iter().filter(|port| !ours(port) && !port::is_free(**port));
     ports.map(|port| (*port, port::holder(*port))).collect()
 }

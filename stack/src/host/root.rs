@@ -15,7 +15,7 @@ use std::{
 use super::{Follow, Host, lock};
 use crate::{
     failure::{Class, Doing, Failure},
-    layout::{Root, expand},
+    layout::Root,
     plan::Plan,
     process::{self, Command, Finished},
     protocol::Event,
@@ -66,7 +66,8 @@ impl Way<'_> {
     ) -> Result<Way<'a>, Failure> {
         let commands: Vec<&Command> = plan.as_root().collect();
         let release = root.release(&plan.release.id);
-        let staged = contents.iter().map(|(path, text)| (release.join(path), text.as_str())).collect();
+        let draft = |path: &str| root.logs().join(Path::new(path).file_name().unwrap_or_default());
+        let staged = contents.iter().map(|(path, text)| (release.join(path), (draft(path), text.as_str()))).collect();
         Way::find_with(&commands, &staged, password)
     }
 
@@ -148,19 +149,20 @@ pub(super) fn run(host: &Host, what: &str, commands: &[Command], follow: &mut Fo
     commands.iter().try_for_each(|command| way.run(command, &lock, follow))
 }
 
-/// Files that a plan brings, by where it puts them.
-type Staged<'a> = BTreeMap<PathBuf, &'a str>;
+/// Files that a plan brings, by where it puts them: where a person puts one instead, and its text. That is among the logs,
+/// whose folder a service wants to be there when it starts.
+type Staged<'a> = BTreeMap<PathBuf, (PathBuf, &'a str)>;
 
 /// What a person types in the place of a command, who has no file that is still to be staged.
 fn by_hand(command: &Command, staged: &Staged<'_>) -> String {
     let mut command = with_environment(&[], command);
     let mut lines = String::new();
     for arg in &mut command.args {
-        let path = Path::new(arg.as_str());
-        if let (Some(text), Some(name)) = (staged.get(path), path.file_name()) {
-            let draft = Path::new("~").join(name);
-            let draft = expand(&draft).unwrap_or(draft).display().to_string();
-            lines += &format!("\n  printf %s {} > {}", Command::word(text), Command::word(&draft));
+        if let Some((draft, text)) = staged.get(Path::new(arg.as_str())) {
+            let folder = draft.parent().unwrap_or(draft).display().to_string();
+            let draft = draft.display().to_string();
+            let (text, folder, file) = (Command::word(text), Command::word(&folder), Command::word(&draft));
+            lines += &format!("\n  mkdir -p {folder}\n  printf %s {text} > {file}");
             *arg = draft;
         }
     }

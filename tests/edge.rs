@@ -119,7 +119,8 @@ fn wanted(text: &str) -> Wanted {
 /// As it is, with a Docker that has every image, and nobody on the ports of the settings, where a real stack may be.
 fn observed(host: &mut Host, text: &str) -> Observed {
     let question = question(&wanted(text).settings, "program");
-    let images = question.images.clone().unwrap().into_iter().map(|image| (image.clone(), image)).collect();
+    let images = question.images.clone().unwrap().into_iter().chain([host.root.own_image("program")]);
+    let images = images.map(|image| (image.clone(), image)).collect();
     let Reply::Observed(mut observed) = host.answer(Request::Observe(question), &mut |_| Ok(())).unwrap() else {
         panic!("no observation")
     };

@@ -40,8 +40,8 @@ pub(super) fn serve(release: &Release, observed: &Observed) -> Option<Step> {
     let root = Root::new(observed.root.clone());
     let file = service::file(init, &root);
     let is_declared = |definition: &str| release.content.files.get(&file) == Some(&sha256_hex(definition.as_bytes()));
-    // Where somebody has loaded it by hand before there was a program, it runs as soon as there is one.
-    let will_run = |service: &SystemService| service.runs || observed.program.is_none();
+    // Where somebody has loaded it by hand before anything was deployed, it runs as soon as there is something to run.
+    let will_run = |service: &SystemService| service.runs || observed.current.is_none();
     if known.is_some_and(|service| will_run(service) && is_declared(&service.definition)) {
         return None;
     }

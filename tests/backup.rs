@@ -3,13 +3,17 @@
 use std::{
     env,
     fs::{self, File},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use serde_json::{Value, json};
 
-use crate::stage::{Ran, Stage, is_lacking, lacks, until};
+use crate::{
+    far::Far,
+    stage::{Ran, Stage, is_lacking, lacks, until},
+};
 
 const MODEL: &str = "manifests/registry.ollama.ai/library/qwen2.5-coder/32b-instruct-q8_0";
 
@@ -46,6 +50,7 @@ fn read(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
 fn a_stack_is_saved_proven_and_brought_back() {
     let stage = Stage::deployed();
     stage.shell("printf hunter2 | $XTASK secret set x").exits(0);
+    stage.ok("key add me");
     stage.write(".aider.conf.yml", "model: x\n");
     let dry = stage.ok("backup --dry-run --json").json();
     assert!(!stage.root().join("backups").exists(), "a dry run makes nothing");
@@ -73,8 +78,11 @@ fn a_stack_is_saved_proven_and_brought_back() {
 
     // Everything but the backups is lost.
     let before = read(&store(&stage));
+    let keys = fs::read(stage.root().join("state/gateway/keys.json")).unwrap();
     fs::remove_dir_all(store(&stage)).unwrap();
-    fs::remove_dir_all(stage.root().join("state/secrets")).unwrap();
+    for lost in ["secrets", "gateway"] {
+        fs::remove_dir_all(stage.root().join("state").join(lost)).unwrap();
+    }
     stage.run("backup restore latest").exits(7);
     assert!(!store(&stage).exists(), "nothing is written in place unasked");
     for source in ["models", "secrets", "agents"] {
@@ -82,6 +90,7 @@ fn a_stack_is_saved_proven_and_brought_back() {
     }
     assert!(read(&store(&stage)) == before);
     assert_eq!(stage.ok("status --secrets --json").json(), serde_json::json!({ "x": "hunter2" }));
+    assert_eq!(fs::read(stage.root().join("state/gateway/keys.json")).unwrap(), keys);
     stage.ok("verify");
     assert_eq!(stage.ok("backup prune --json").json()["keep"].as_array().unwrap().len(), 2);
 }
@@ -171,6 +180,13 @@ fn a_damaged_repository_is_told_and_healed() {
 fn a_whole_host_comes_back_on_a_new_machine_from_the_disk_alone() {
     let old = Stage::deployed();
     old.shell("printf hunter2 | $XTASK secret set x").exits(0);
+    // What `edge.tls` makes, and clients were told to trust.
+    let authority = ["authority.json", "authority.key", "authority.pem"].map(|it| format!("state/tls/{it}"));
+    for path in &authority {
+        fs::create_dir_all(old.root().join("state/tls")).unwrap();
+        fs::write(old.root().join(path), path).unwrap();
+        fs::set_permissions(old.root().join(path), fs::Permissions::from_mode(0o600)).unwrap();
+    }
     old.ok("backup");
     let new = Stage::new();
     // The new machine has the program and the disk.
@@ -182,13 +198,63 @@ fn a_whole_host_comes_back_on_a_new_machine_from_the_disk_alone() {
     assert_eq!(settings, fs::read_to_string(old.path("stack.toml")).unwrap());
     // Its ports and its root are its own: on one machine there can be one stack of each.
     new.write("stack.toml", &stack_toml);
+    new.ok(&format!("backup restore latest --repository {disk} --source secrets --yes"));
+    for path in &authority {
+        assert_eq!(fs::read_to_string(new.root().join(path)).unwrap(), *path);
+        assert_eq!(fs::metadata(new.root().join(path)).unwrap().permissions().mode() & 0o777, 0o600);
+    }
     new.ok("deploy");
     fs::remove_dir_all(store(&new)).unwrap();
-    for source in ["models", "secrets"] {
-        new.ok(&format!("backup restore latest --repository {disk} --source {source} --yes"));
+    if !lacks("prometheus") {
+        new.ok("stop prometheus");
     }
+    new.ok(&format!("backup restore latest --repository {disk} --yes"));
+    new.ok("start");
     assert_eq!(new.ok("status --secrets --json").json(), serde_json::json!({ "x": "hunter2" }));
+    new.is_healthy();
     new.ok("verify");
+}
+
+/// A host that is reached over ssh: its files, its repository, its schedule; the words and the progress are here.
+#[test]
+fn another_host_is_saved_there_and_followed_here() {
+    let Some(far) = Far::deployed() else { return };
+    with_cron(&far);
+    let jobs = || far.ok("job list --json").json().as_array().unwrap().len();
+    let as_job = |line: &str| {
+        let before = jobs();
+        let ran = far.start_with("TERM=dumb", line).finish();
+        assert_eq!(jobs(), before + 1, "`{line}` is a job");
+        ran
+    };
+    let before = jobs();
+    let dry = far.ok("backup --dry-run --json").json();
+    assert_eq!((&dry["exists"], jobs()), (&json!(false), before), "what only looks is no job");
+    let saved = as_job("backup --json --tag first").exits(0).says("saving");
+    assert_eq!(saved.json()["incomplete"], json!([]));
+    assert!(far.root().join("backups/format.json").exists());
+    let listed = far.ok("backup list --json").json();
+    assert_eq!((listed.as_array().unwrap().len(), &listed[0]["tag"]), (1, &json!("first")));
+    assert!(far.ok("backup show latest --files").stdout.contains("models/"));
+    assert_eq!(far.ok("backup diff latest latest --json").json(), json!([]));
+    let verified = as_job("backup verify --json").exits(0).says("verifying");
+    assert_eq!(verified.json()["damage"], json!([]));
+    assert_eq!(as_job("backup drill --json").exits(0).json()["failed"], json!([]));
+
+    let models = read(&store(&far));
+    fs::remove_dir_all(store(&far)).unwrap();
+    as_job("backup restore latest --source models").exits(7).says("--yes");
+    as_job("backup restore latest --source models --yes").exits(0).says("restoring");
+    assert!(read(&store(&far)) == models);
+    fs::remove_file(blobs(&far).remove(0)).unwrap();
+    as_job("backup").exits(5).says("which is not there");
+    assert_eq!(as_job("backup prune --json").exits(0).json()["keep"].as_array().unwrap().len(), 2);
+
+    assert_eq!(as_job("backup schedule --at 03:30 --json").exits(0).json()["by"], "cron");
+    assert!(fs::read_to_string(far.path("table")).unwrap().contains("30 3 * * * "));
+    let said = far.ok("status").stdout;
+    assert!(said.contains("incomplete; drill of") && said.contains("runs daily at 03:30 by cron"), "{said}");
+    as_job("backup schedule --remove").exits(0);
 }
 
 /// Where `STACK_TESTS_OLLAMA_BIN` names the program. Of this store it can run the one model that has weights, random ones.

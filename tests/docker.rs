@@ -9,7 +9,10 @@ use std::{
     ops::Deref,
     path::Path,
     process::Command,
-    sync::OnceLock,
+    sync::{
+        OnceLock,
+        mpsc::{self, Receiver},
+    },
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
@@ -64,6 +67,26 @@ struct Contained {
     prometheus: u16,
     grafana: u16,
     _guard: TcpListener,
+}
+
+/// A generation that somebody reads.
+struct Stream {
+    heard: Receiver<()>,
+    thread: JoinHandle<usize>,
+}
+
+impl Stream {
+    /// Lines come that had not come yet.
+    fn goes_on(&self) {
+        self.heard.try_iter().for_each(drop);
+        self.heard.recv_timeout(Duration::from_secs(30)).expect("the stream goes on");
+    }
+
+    /// How many lines came, once it has ended.
+    fn lines(self) -> usize {
+        self.heard.iter().for_each(drop);
+        self.thread.join().unwrap()
+    }
 }
 
 impl Deref for Contained {
@@ -152,11 +175,11 @@ impl Contained {
         (answer.status().as_u16(), answer.text().unwrap())
     }
 
-    /// A generation of so many tokens through the edge, 20 ms each; how many lines came, once it has ended.
-    fn stream(&self, tokens: u32) -> JoinHandle<usize> {
+    /// A generation of so many tokens through the edge, 20 ms each.
+    fn stream(&self, tokens: u32) -> Stream {
         let port = self.api;
-        let (sender, begun) = std::sync::mpsc::channel();
-        let handle = thread::spawn(move || {
+        let (sender, heard) = mpsc::channel();
+        let thread = thread::spawn(move || {
             let body = format!(
                 "{{\"model\":\"qwen2.5-coder:32b-instruct-q8_0\",\"prompt\":\"a long story\",\"options\":{{\"num_predict\":{tokens}}}}}"
             );
@@ -166,15 +189,17 @@ impl Contained {
             for line in BufReader::new(answer).lines() {
                 let line = line.expect("the stream was cut");
                 lines += 1;
-                let _ = sender.send(());
-                if line.contains("\"done\":true") {
+                // Nobody wants the rest.
+                let is_heard = sender.send(()).is_ok();
+                if !is_heard || line.contains("\"done\":true") {
                     return lines;
                 }
             }
             panic!("the stream ended without its last line after {lines} lines");
         });
-        begun.recv_timeout(Duration::from_secs(30)).expect("a stream begins");
-        handle
+        let stream = Stream { heard, thread };
+        stream.goes_on();
+        stream
     }
 
     /// Asks Grafana as its admin.
@@ -264,7 +289,8 @@ fn a_stack_in_containers_lives_its_whole_life() {
 #[test]
 fn changed_files_are_what_runs_and_no_stream_is_cut() {
     let Some(stack) = Contained::deployed() else { return };
-    let (before, stream) = (stack.running(), stack.stream(400));
+    // Longer than the three deploys take, however busy the machine is.
+    let (before, stream) = (stack.running(), stack.stream(30_000));
     stack.write("local/nginx/mine.conf", "server_names_hash_bucket_size 128;\n");
     stack.set("allow", "[\"127.0.0.0/8\", \"10.0.0.0/8\"]");
     stack.ok("deploy").says("reload edge");
@@ -272,8 +298,7 @@ fn changed_files_are_what_runs_and_no_stream_is_cut() {
     stack.ok("deploy").says("reload prometheus");
     stack.set("webhook", "\"http://127.0.0.1:9/other\"");
     stack.ok("deploy").says("reload alertmanager");
-    assert!(!stream.is_finished(), "the stream was to go on meanwhile");
-    assert_eq!(stream.join().unwrap(), 401);
+    stream.goes_on();
     assert_eq!(stack.replaced_since(&before), Vec::<String>::new());
     assert!(stack.http(stack.prometheus, "/api/v1/rules").1.contains("\"mine\""));
     // A file that its own program would refuse never gets there.
@@ -496,7 +521,7 @@ fn large_uploads_and_slow_streams_take_no_memory() {
     let begun = Instant::now();
     upload(stack.api, mebibytes);
     let took = begun.elapsed();
-    assert_eq!(stream.join().unwrap(), tokens as usize + 1);
+    assert_eq!(stream.lines(), tokens as usize + 1);
     let after = stack.peak_memory();
     eprintln!("{mebibytes} MiB up in {took:.1?}; {tokens} tokens; peak KiB before {before:?}, after {after:?}");
     for ((name, before), (_, after)) in before.iter().zip(&after) {
@@ -554,89 +579,6 @@ impl Contained {
             })
             .into()
     }
-}
-
-/// A volume that no stack has made.
-struct Volume(String);
-
-impl Volume {
-    /// Runs a shell line among what it holds.
-    fn shell(&self, line: &str) -> String {
-        let mount = format!("--volume={}:/v", self.0);
-        docker(&["run", "--rm", "--network=none", "--workdir=/v", &mount, "stack-test-tools:1", "/bin/sh", "-ec", line])
-    }
-}
-
-impl Drop for Volume {
-    fn drop(&mut self) {
-        let _ = Command::new("docker").args(["volume", "rm", "--force", &self.0]).output();
-    }
-}
-
-#[test]
-fn what_is_in_volumes_is_saved_and_comes_back() {
-    let Some(stack) = Contained::deployed() else { return };
-    let [mine, prometheus] = ["grafana", "prometheus"].map(|it| stack.volume(it));
-    let (mine, prometheus) = (Volume(mine.replace("_grafana", "-mine")), prometheus);
-    docker(&["volume", "create", &mine.0]);
-    mine.shell("mkdir -m 750 deep; head -c 3000000 /dev/urandom > deep/large; echo text > small; ln small again; ln -s small link; mkfifo pipe; \
-                chown 4711:4712 small; chmod 640 small");
-    let looks = "cd /v; find . -mindepth 1 ! -name pipe -printf '%p %y %m %U:%G %T@ %l %n\n' | sort; cat small deep/large | sha256sum";
-    let before = mine.shell(looks);
-    let text = fs::read_to_string(stack.path("stack.toml")).unwrap();
-    let repository = stack.path("backups");
-    stack.write(
-        "stack.toml",
-        &format!("{text}\n[backup]\nrepository = \"{}\"\nvolumes = [\"{}\"]\n", repository.display(), mine.0),
-    );
-    stack.note_in_grafana("before");
-    until("Prometheus has samples", || {
-        stack.http(stack.prometheus, "/api/v1/query?query=up").1.contains("\"value\"").then_some(())
-    });
-
-    let dry = stack.run("backup --dry-run --json").exits(5).json();
-    let files = |of: &serde_json::Value, name: &str| {
-        let found = of["sources"].as_array().unwrap().iter().find(|it| it["name"] == name).unwrap().clone();
-        (found["files"].as_u64().unwrap(), found["new_files"].as_u64().unwrap())
-    };
-    assert_eq!(files(&dry, &mine.0), (2, 2));
-    assert!(files(&dry, "grafana").0 > 0 && files(&dry, "prometheus").0 > 0, "{dry}");
-    assert!(!repository.exists(), "a dry run makes nothing");
-    // A pipe is left out, and named.
-    let saved = stack.run("backup --json").exits(5).json();
-    assert_eq!(saved["incomplete"].as_array().unwrap().len(), 1, "{saved}");
-    assert_eq!(
-        (&saved["incomplete"][0]["source"], &saved["incomplete"][0]["path"]),
-        (&mine.0.as_str().into(), &"pipe".into())
-    );
-    let containers = docker(&["ps", "--all", "--format={{.Names}}"]);
-    assert!(!containers.contains(&format!("{prometheus}-")) && !containers.contains(&mine.0), "{containers}");
-    let left = docker(&[
-        "run",
-        "--rm",
-        "--user=0",
-        "--entrypoint=ls",
-        &format!("--volume={prometheus}:/v"),
-        "stack-test-tools:1",
-        "/v/snapshots",
-    ]);
-    assert_eq!(left, "", "nothing of the snapshot is left with Prometheus");
-    stack.ok("backup drill");
-    let again = stack.run(&format!("backup --json --source {}", mine.0)).exits(5).json();
-    assert!(again["bytes_written"].as_u64() < Some(10_000), "what is in it already is not written again: {again}");
-
-    stack.note_in_grafana("after");
-    mine.shell("rm -rf deep again; echo other > small");
-    let first = stack.ok("backup list --json").json()[0]["id"].as_str().unwrap().to_owned();
-    stack.run(&format!("backup restore {first} --yes")).exits(7).says("runs, and would go on writing");
-    stack.ok("stop prometheus grafana");
-    let planned = stack.ok(&format!("backup restore {first} --dry-run --json")).json();
-    assert_eq!(planned["volumes"]["prometheus"], prometheus);
-    stack.ok(&format!("backup restore {first} --yes"));
-    stack.ok("start");
-    stack.is_healthy();
-    assert_eq!(stack.grafana()["note"], "before");
-    assert_eq!(mine.shell(looks), before);
 }
 
 /// What a person does who wants no tool of ours.

@@ -71,6 +71,7 @@ pub(crate) fn run(verb: HostVerb) -> Result<Exit> {
             queue,
             ask_for_usage,
             refuse_truncation,
+            warm,
         } => gateway::serve(gateway::Options {
             listen,
             upstream,
@@ -80,6 +81,7 @@ pub(crate) fn run(verb: HostVerb) -> Result<Exit> {
             queue,
             ask_for_usage,
             refuse_truncation,
+            warm,
         })?,
     }
     Ok(Exit::Done)

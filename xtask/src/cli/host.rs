@@ -86,6 +86,8 @@ pub(crate) enum HostVerb {
         ask_for_usage: bool,
         #[arg(long)]
         refuse_truncation: bool,
+        #[arg(long)]
+        warm: Vec<String>,
     },
     /// Ask whether a URL answers: the health check of a container that has nothing but this program
     Probe { url: String },

@@ -78,6 +78,7 @@ pub(crate) fn run(verb: HostVerb) -> Result<Exit> {
             queue,
             ask_for_usage,
             refuse_truncation,
+            warm,
         } => gateway::serve(gateway::Options {
             listen,
             upstream,
@@ -87,6 +88,7 @@ pub(crate) fn run(verb: HostVerb) -> Result<Exit> {
             queue,
             ask_for_usage,
             refuse_truncation,
+            warm,
         })?,
     }
     Ok(Exit::Done)

@@ -86,6 +86,8 @@ pub(crate) enum HostVerb {
         ask_for_usage: bool,
         #[arg(long)]
         refuse_truncation: bool,
+        #[arg(long)]
+        warm: Vec<String>,
     },
     /// In a container: tell what a volume holds, as a tar stream
     Source {

@@ -9,7 +9,10 @@ use crate::{
     stage::{lacks, lacks_root, system},
 };
 
-const CLIENT: &str = "stranger-native";
+/// Names of namespaces are the machine's: another run may be at it, or was killed.
+fn client() -> String {
+    format!("stranger-{}", std::process::id())
+}
 
 /// This machine, by both families; the client is `.2` and `::2`.
 const HOST: [&str; 2] = ["10.93.0.1", "[2001:db8:93::1]"];
@@ -27,7 +30,7 @@ fn connect() {
         "netns exec CLIENT ip address add 2001:db8:93::2/64 dev far nodad",
         "netns exec CLIENT ip link set far up",
     ] {
-        let words = words.replace("CLIENT", CLIENT);
+        let words = words.replace("CLIENT", &client());
         system("ip", &words.split(' ').collect::<Vec<_>>());
     }
 }
@@ -37,7 +40,7 @@ struct Neighbour;
 
 impl Drop for Neighbour {
     fn drop(&mut self) {
-        system("ip", &["netns", "delete", CLIENT]);
+        system("ip", &["netns", "delete", &client()]);
     }
 }
 
@@ -45,7 +48,7 @@ impl Drop for Neighbour {
 fn there(mac: &Native<Far>, words: &str) -> String {
     let curl = "curl -s -o /dev/null -w %{http_code} --max-time 10 --noproxy '*'";
     let words = words.replace("PORT", &mac.api.to_string());
-    mac.shell(&format!("ip netns exec {CLIENT} {curl} {words}")).stdout
+    mac.shell(&format!("ip netns exec {} {curl} {words}", client())).stdout
 }
 
 fn here(mac: &Native<Far>, words: &str) -> String {

@@ -10,7 +10,10 @@ use std::{
 
 use serde_json::{Value, json};
 
-use crate::stage::{Ran, Stage, is_lacking, lacks, until};
+use crate::{
+    far::Far,
+    stage::{Ran, Stage, is_lacking, lacks, until},
+};
 
 const MODEL: &str = "manifests/registry.ollama.ai/library/qwen2.5-coder/32b-instruct-q8_0";
 
@@ -210,6 +213,48 @@ fn a_whole_host_comes_back_on_a_new_machine_from_the_disk_alone() {
     assert_eq!(new.ok("status --secrets --json").json(), serde_json::json!({ "x": "hunter2" }));
     new.is_healthy();
     new.ok("verify");
+}
+
+/// A host that is reached over ssh: its files, its repository, its schedule; the words and the progress are here.
+#[test]
+fn another_host_is_saved_there_and_followed_here() {
+    let Some(far) = Far::deployed() else { return };
+    with_cron(&far);
+    let jobs = || far.ok("job list --json").json().as_array().unwrap().len();
+    let as_job = |line: &str| {
+        let before = jobs();
+        let ran = far.start_with("TERM=dumb", line).finish();
+        assert_eq!(jobs(), before + 1, "`{line}` is a job");
+        ran
+    };
+    let before = jobs();
+    let dry = far.ok("backup --dry-run --json").json();
+    assert_eq!((&dry["exists"], jobs()), (&json!(false), before), "what only looks is no job");
+    let saved = as_job("backup --json --tag first").exits(0).says("saving");
+    assert_eq!(saved.json()["incomplete"], json!([]));
+    assert!(far.root().join("backups/format.json").exists());
+    let listed = far.ok("backup list --json").json();
+    assert_eq!((listed.as_array().unwrap().len(), &listed[0]["tag"]), (1, &json!("first")));
+    assert!(far.ok("backup show latest --files").stdout.contains("models/"));
+    assert_eq!(far.ok("backup diff latest latest --json").json(), json!([]));
+    let verified = as_job("backup verify --json").exits(0).says("verifying");
+    assert_eq!(verified.json()["damage"], json!([]));
+    assert_eq!(as_job("backup drill --json").exits(0).json()["failed"], json!([]));
+
+    let models = read(&store(&far));
+    fs::remove_dir_all(store(&far)).unwrap();
+    as_job("backup restore latest --source models").exits(7).says("--yes");
+    as_job("backup restore latest --source models --yes").exits(0).says("restoring");
+    assert!(read(&store(&far)) == models);
+    fs::remove_file(blobs(&far).remove(0)).unwrap();
+    as_job("backup").exits(5).says("which is not there");
+    assert_eq!(as_job("backup prune --json").exits(0).json()["keep"].as_array().unwrap().len(), 2);
+
+    assert_eq!(as_job("backup schedule --at 03:30 --json").exits(0).json()["by"], "cron");
+    assert!(fs::read_to_string(far.path("table")).unwrap().contains("30 3 * * * "));
+    let said = far.ok("status").stdout;
+    assert!(said.contains("incomplete; drill of") && said.contains("runs daily at 03:30 by cron"), "{said}");
+    as_job("backup schedule --remove").exits(0);
 }
 
 /// Where `STACK_TESTS_OLLAMA_BIN` names the program. Of this store it can run the one model that has weights, random ones.

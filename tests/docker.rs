@@ -581,6 +581,89 @@ impl Contained {
     }
 }
 
+/// A volume that no stack has made.
+struct Volume(String);
+
+impl Volume {
+    /// Runs a shell line among what it holds.
+    fn shell(&self, line: &str) -> String {
+        let mount = format!("--volume={}:/v", self.0);
+        docker(&["run", "--rm", "--network=none", "--workdir=/v", &mount, "stack-test-tools:1", "/bin/sh", "-ec", line])
+    }
+}
+
+impl Drop for Volume {
+    fn drop(&mut self) {
+        let _ = Command::new("docker").args(["volume", "rm", "--force", &self.0]).output();
+    }
+}
+
+#[test]
+fn what_is_in_volumes_is_saved_and_comes_back() {
+    let Some(stack) = Contained::deployed() else { return };
+    let [mine, prometheus] = ["grafana", "prometheus"].map(|it| stack.volume(it));
+    let (mine, prometheus) = (Volume(mine.replace("_grafana", "-mine")), prometheus);
+    docker(&["volume", "create", &mine.0]);
+    mine.shell("mkdir -m 750 deep; head -c 3000000 /dev/urandom > deep/large; echo text > small; ln small again; ln -s small link; mkfifo pipe; \
+                chown 4711:4712 small; chmod 640 small");
+    let looks = "cd /v; find . -mindepth 1 ! -name pipe -printf '%p %y %m %U:%G %T@ %l %n\n' | sort; cat small deep/large | sha256sum";
+    let before = mine.shell(looks);
+    let text = fs::read_to_string(stack.path("stack.toml")).unwrap();
+    let repository = stack.path("backups");
+    stack.write(
+        "stack.toml",
+        &format!("{text}\n[backup]\nrepository = \"{}\"\nvolumes = [\"{}\"]\n", repository.display(), mine.0),
+    );
+    stack.note_in_grafana("before");
+    until("Prometheus has samples", || {
+        stack.http(stack.prometheus, "/api/v1/query?query=up").1.contains("\"value\"").then_some(())
+    });
+
+    let dry = stack.run("backup --dry-run --json").exits(5).json();
+    let files = |of: &serde_json::Value, name: &str| {
+        let found = of["sources"].as_array().unwrap().iter().find(|it| it["name"] == name).unwrap().clone();
+        (found["files"].as_u64().unwrap(), found["new_files"].as_u64().unwrap())
+    };
+    assert_eq!(files(&dry, &mine.0), (2, 2));
+    assert!(files(&dry, "grafana").0 > 0 && files(&dry, "prometheus").0 > 0, "{dry}");
+    assert!(!repository.exists(), "a dry run makes nothing");
+    // A pipe is left out, and named.
+    let saved = stack.run("backup --json").exits(5).json();
+    assert_eq!(saved["incomplete"].as_array().unwrap().len(), 1, "{saved}");
+    assert_eq!(
+        (&saved["incomplete"][0]["source"], &saved["incomplete"][0]["path"]),
+        (&mine.0.as_str().into(), &"pipe".into())
+    );
+    let containers = docker(&["ps", "--all", "--format={{.Names}}"]);
+    assert!(!containers.contains(&format!("{prometheus}-")) && !containers.contains(&mine.0), "{containers}");
+    let left = docker(&[
+        "run",
+        "--rm",
+        "--user=0",
+        "--entrypoint=ls",
+        &format!("--volume={prometheus}:/v"),
+        "stack-test-tools:1",
+        "/v/snapshots",
+    ]);
+    assert_eq!(left, "", "nothing of the snapshot is left with Prometheus");
+    stack.ok("backup drill");
+    let again = stack.run(&format!("backup --json --source {}", mine.0)).exits(5).json();
+    assert!(again["bytes_written"].as_u64() < Some(10_000), "what is in it already is not written again: {again}");
+
+    stack.note_in_grafana("after");
+    mine.shell("rm -rf deep again; echo other > small");
+    let first = stack.ok("backup list --json").json()[0]["id"].as_str().unwrap().to_owned();
+    stack.run(&format!("backup restore {first} --yes")).exits(7).says("runs, and would go on writing");
+    stack.ok("stop prometheus grafana");
+    let planned = stack.ok(&format!("backup restore {first} --dry-run --json")).json();
+    assert_eq!(planned["volumes"]["prometheus"], prometheus);
+    stack.ok(&format!("backup restore {first} --yes"));
+    stack.ok("start");
+    stack.is_healthy();
+    assert_eq!(stack.grafana()["note"], "before");
+    assert_eq!(mine.shell(looks), before);
+}
+
 /// What a person does who wants no tool of ours.
 #[test]
 fn the_compose_files_work_by_hand() {

@@ -29,6 +29,7 @@ mod monitor;
 mod native;
 mod port;
 mod readme;
+mod receiver;
 mod release;
 mod root;
 mod scenario;

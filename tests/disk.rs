@@ -71,6 +71,22 @@ fn a_full_disk_does_not_stop_what_serves() {
 }
 
 #[test]
+fn a_pull_onto_a_full_disk_registers_nothing_and_goes_on_once_there_is_room() {
+    among_own_mounts(|| {
+        let stage = Stage::new();
+        small_disk(&stage, "200m");
+        stage.ok("deploy");
+        let ballast = fill(&stage);
+        let ran =
+            stage.run("model pull qwen3:8b").exits(1).says("the disk of the models is full before qwen3:8b is whole");
+        ran.says("goes on from there");
+        stage.run("model show qwen3:8b").exits(10);
+        fs::remove_file(ballast).unwrap();
+        stage.ok("model pull qwen3:8b").says("qwen3:8b answers");
+    });
+}
+
+#[test]
 fn a_component_that_dies_on_a_full_disk_is_back_once_there_is_room() {
     among_own_mounts(|| {
         let stage = Stage::new();

@@ -7,7 +7,8 @@
 //! A request's way: [`server`] accepts the connection, `door` sees who it is, `queue` gives it a turn, `proxy` forwards
 //! the request between two `body` wrappers that look at the bytes in passing, `upstream` has the connections to the
 //! engine, and `meter` writes one line of account into `metrics` when the last byte has gone. `poll` asks the engine
-//! every two seconds whether it is there, which models it has, and which are in memory.
+//! every two seconds whether it is there, which models it has, and which are in memory; `warm` has those that are to
+//! stay there loaded after its start.
 //!
 //! `GET /metrics` and `GET /healthz` are the gateway's own, on the same listener, and are not counted. `/healthz` is
 //! about the gateway alone; whether the engine answers is `ollama_up`.
@@ -31,6 +32,7 @@ mod semconv;
 pub mod server;
 mod strip;
 mod upstream;
+mod warm;
 
 use std::{io, net::SocketAddr, path::PathBuf};
 
@@ -60,6 +62,8 @@ pub struct Options {
     pub ask_for_usage: bool,
     /// Has the engine refuse a prompt that does not fit, in place of cutting it.
     pub refuse_truncation: bool,
+    /// Models that are to be in memory from the engine's start on.
+    pub warm: Vec<String>,
 }
 
 impl Options {
@@ -74,6 +78,7 @@ impl Options {
             queue: 0,
             ask_for_usage: false,
             refuse_truncation: false,
+            warm: Vec::new(),
         }
     }
 }

@@ -11,7 +11,7 @@ use serde::de::DeserializeOwned;
 use tokio::time::{self, MissedTickBehavior};
 use wire::ollama::{Ps, Tags};
 
-use crate::{metrics::Metrics, upstream::Upstream};
+use crate::{metrics::Metrics, upstream::Upstream, warm::Warm};
 
 const INTERVAL: Duration = Duration::from_secs(2);
 
@@ -25,12 +25,12 @@ const LIMIT_BYTES: usize = 16 * 1024 * 1024;
 type Reason = Box<dyn std::error::Error + Send + Sync>;
 
 /// Polls at once, and then for as long as it is not dropped.
-pub(crate) async fn run(upstream: SocketAddr, metrics: Arc<Metrics>) -> Infallible {
+pub(crate) async fn run(upstream: SocketAddr, metrics: Arc<Metrics>, mut warm: Warm) -> Infallible {
     // Connections of its own: a poll says nothing about the pool of the proxy, nor waits for it.
     let upstream = Upstream::at(upstream);
     let mut ticks = time::interval(INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut was_up = None;
+    let (mut was_up, mut opened) = (None, 0);
     loop {
         ticks.tick().await;
         let answer = match time::timeout(TIMEOUT, look(&upstream)).await {
@@ -47,6 +47,12 @@ pub(crate) async fn run(upstream: SocketAddr, metrics: Arc<Metrics>) -> Infallib
         // Without an answer the last one stands: the models are still on the engine's disk, and not in its memory.
         match answer {
             Ok((tags, ps)) => {
+                // An engine that started anew has closed the connection, also where it was back before this looked.
+                if opened != upstream.opened() {
+                    opened = upstream.opened();
+                    warm.begin();
+                }
+                warm.load(&tags);
                 metrics.know_models(tags.models.into_iter().map(|model| model.name));
                 metrics.know_loaded(&ps.models);
             }

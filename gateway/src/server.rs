@@ -31,6 +31,7 @@ use crate::{
     queue::Queue,
     reply::{self, Protocol, ReplyBody},
     upstream::Upstream,
+    warm::Warm,
 };
 
 /// How long streams under way may take to finish once the gateway is told to stop.
@@ -104,7 +105,11 @@ impl Server {
 /// The way to the engine, and what goes on beside it for as long as `background` is held.
 fn proxy(options: &Options, background: &mut JoinSet<Infallible>) -> Proxy {
     let metrics = Arc::new(Metrics::new());
-    background.spawn(poll::run(options.upstream, Arc::clone(&metrics)));
+    background.spawn(poll::run(
+        options.upstream,
+        Arc::clone(&metrics),
+        Warm::new(options.upstream, options.warm.clone()),
+    ));
     let keys = options.keys.clone().map(|path| Arc::new(Ring::new(path)));
     if let Some(keys) = keys.clone() {
         background.spawn(async move { keys.follow().await });

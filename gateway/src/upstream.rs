@@ -14,7 +14,10 @@ use std::{
     io,
     net::SocketAddr,
     pin::{Pin, pin},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     task::{Context, Poll, Waker},
     time::{Duration, Instant},
 };
@@ -53,6 +56,7 @@ pub(crate) struct Upstream<B: Body + 'static> {
     host: HeaderValue,
     /// The one used last is used next, so that those too many grow old.
     idle: Mutex<Vec<(Instant, Box<Link<B>>)>>,
+    opened: AtomicU64,
 }
 
 /// One connection. It does nothing unless it is polled. It is large, and handed on many times: boxed.
@@ -71,12 +75,18 @@ where
             address,
             host: host.unwrap_or(HeaderValue::from_static("localhost")),
             idle: Mutex::default(),
+            opened: AtomicU64::new(0),
         })
     }
 
     /// The value of `Host`.
     pub(crate) fn host(&self) -> HeaderValue {
         self.host.clone()
+    }
+
+    /// Connections that were opened so far.
+    pub(crate) fn opened(&self) -> u64 {
+        self.opened.load(Ordering::Relaxed)
     }
 
     /// Closes connections that were not used for a while.
@@ -121,6 +131,7 @@ where
         stream.set_nodelay(true).map_err(NoAnswer::Connect)?;
         let handshake = Builder::new().read_buf_exact_size(Some(READ_BYTES)).handshake(TokioIo::new(stream));
         let (sender, connection) = handshake.await.map_err(NoAnswer::Http)?;
+        self.opened.fetch_add(1, Ordering::Relaxed);
         Ok(Box::new(Link { sender, connection }))
     }
 

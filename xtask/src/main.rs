@@ -34,14 +34,18 @@ mod verify;
 use std::process::ExitCode;
 
 use clap::CommandFactory;
-use cli::Verb;
+use cli::{Cli, Verb};
 use report::Exit;
 use stack::protocol::Action;
 
 fn main() -> ExitCode {
-    let cli = cli::parse();
+    run(cli::parse()).unwrap_or_else(|error| report::error(&error)).into()
+}
+
+/// What was typed, or what one verb asks of another.
+pub(crate) fn run(cli: Cli) -> anyhow::Result<Exit> {
     let settings = cli.settings.as_deref();
-    let done = match cli.verb {
+    match cli.verb {
         Verb::Init(args) => init::run(settings, &args),
         Verb::Preflight(args) => preflight::run(settings, &args),
         Verb::Deploy(args) => deploy::run(settings, &args),
@@ -67,13 +71,12 @@ fn main() -> ExitCode {
         Verb::Job(verb) => job::run(settings, verb),
         Verb::Completions(args) => completions(args.shell),
         Verb::Host(verb) => host::run(verb),
-    };
-    done.unwrap_or_else(|error| report::error(&error)).into()
+    }
 }
 
 fn completions(shell: clap_complete::Shell) -> anyhow::Result<Exit> {
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut cli::Cli::command(), "xtask", &mut script);
+    clap_complete::generate(shell, &mut Cli::command(), "xtask", &mut script);
     report::data(&String::from_utf8_lossy(&script))?;
     Ok(Exit::Done)
 }

@@ -20,7 +20,7 @@ use crate::{
 
 pub(crate) fn run(settings: Option<&Path>, args: &cli::Tune) -> Result<Exit> {
     let mut session = Session::open(settings, Need::Any)?;
-    let tuning = match look(&mut session, args.revert)? {
+    let tuning = match look(&mut session, args)? {
         Ok(tuning) => tuning,
         Err(exit) => return Ok(exit),
     };
@@ -50,27 +50,30 @@ pub(crate) fn run(settings: Option<&Path>, args: &cli::Tune) -> Result<Exit> {
         report::say("the machine is as it was before it was tuned");
         return Ok(Exit::Done);
     }
-    read_back(&mut session)
+    read_back(&mut session, args)
 }
 
 /// What is to be done, by what the host says of itself. `Err`: the host has said why not.
-fn look(session: &mut Session, revert: bool) -> Result<Result<Tuning, Exit>> {
+fn look(session: &mut Session, args: &cli::Tune) -> Result<Result<Tuning, Exit>> {
     if !session.is_here {
-        let words = ["tune", "--dry-run", "--json", "--revert"];
-        let words = if revert { &words[..] } else { &words[..3] };
-        let (answer, exit) = there::answer(session, words, As::Question)?;
+        let mut words = vec!["tune", "--dry-run", "--json"];
+        words.extend(args.revert.then_some("--revert"));
+        words.extend(args.model.iter().flat_map(|model| ["--model", model]));
+        let (answer, exit) = there::answer(session, &words, As::Question)?;
         return Ok(serde_json::from_str(&answer).map_err(|_| exit));
     }
     let observed = session.deployed()?;
-    Ok(Ok(match revert {
+    let mut settings = session.settings.clone();
+    settings.models.default = args.model.clone().unwrap_or(settings.models.default);
+    Ok(Ok(match args.revert {
         true => tune::revert(&observed)?,
-        false => tune::tune(&observed, &session.settings)?,
+        false => tune::tune(&observed, &settings)?,
     }))
 }
 
 /// A command that ends well has perhaps done nothing.
-fn read_back(session: &mut Session) -> Result<Exit> {
-    let left = match look(session, false)? {
+fn read_back(session: &mut Session, args: &cli::Tune) -> Result<Exit> {
+    let left = match look(session, args)? {
         Ok(tuning) => tuning.changes,
         Err(exit) => return Ok(exit),
     };

@@ -22,6 +22,19 @@ use super::catalogue::bits;
 /// What is built where no llama.cpp is found.
 const LLAMA_CPP: &str = "https://github.com/ggml-org/llama.cpp";
 
+/// Its release: the converter and what it needs change from one to the next.
+const LLAMA_CPP_TAG: &str = "b10488";
+
+/// What that release's converter imports, where it was installed without its own list.
+const CONVERTER_NEEDS: [&str; 6] = [
+    "gguf==0.19.0",
+    "torch==2.11.0",
+    "transformers==4.57.6",
+    "sentencepiece==0.2.1",
+    "protobuf==4.25.8",
+    "numpy==1.26.4",
+];
+
 /// The hub's client, pinned: it resumes a download by itself.
 const HUB_CLIENT: &str = "huggingface_hub==0.36.0";
 
@@ -58,6 +71,8 @@ pub struct Tools {
     pub converter: Option<PathBuf>,
     /// Homebrew.
     pub brew: Option<PathBuf>,
+    /// The host is a Mac: what is built has to know its GPU.
+    pub is_mac: bool,
 }
 
 /// A step, which is done when its output is there.
@@ -123,12 +138,13 @@ pub fn part(file: &Path) -> PathBuf {
 
 impl Tools {
     /// What is found on PATH and where tools are put.
-    pub fn find() -> Tools {
+    pub fn find(system: &str) -> Tools {
         Tools {
             quantize: process::find("llama-quantize"),
             split: process::find("llama-gguf-split"),
             converter: process::find("convert_hf_to_gguf.py"),
             brew: process::find("brew"),
+            is_mac: system == "Darwin",
         }
     }
 }
@@ -155,6 +171,16 @@ pub fn source(typed: &str) -> Result<Source, Failure> {
     }
     Err(Failure::new(Class::Settings, format!("{typed:?} is neither a model's folder nor a repository of the hub"))
         .hint("write USER/REPO for published weights, hf.co/USER/REPO for GGUF shards, or a folder with a config.json"))
+}
+
+/// What a model is called that nobody has named: `qwen3-8b:q5_k_m`.
+pub fn name(source: &Source, quantization: &str) -> String {
+    let last = match source {
+        Source::Repository(name) | Source::Ready(name) => name.rsplit('/').next().map(str::to_owned),
+        Source::Folder(folder) => folder.file_name().map(|name| name.to_string_lossy().into_owned()),
+    };
+    let last = last.unwrap_or_default().to_ascii_lowercase();
+    format!("{}:{}", last.strip_suffix("-gguf").unwrap_or(&last), quantization.to_ascii_lowercase())
 }
 
 /// Bytes of the source's weights: of a folder's files, or as the hub lists them.
@@ -242,51 +268,69 @@ fn named(name: &str, args: &[&str]) -> Command {
 }
 
 fn converter(wanted: &Wanted, tools: &Tools) -> PathBuf {
-    let built = || wanted.work.join("llama.cpp/convert_hf_to_gguf.py");
-    let brewed = || tools.brew.as_ref().map(|brew| brew.with_file_name("convert_hf_to_gguf.py"));
-    tools.converter.clone().or_else(brewed).unwrap_or_else(built)
+    tools.converter.clone().unwrap_or_else(|| wanted.work.join("llama.cpp/convert_hf_to_gguf.py"))
 }
 
-/// Homebrew's package, else a build of the source with CMake: Metal is on by default on a Mac.
+/// The programs from Homebrew, else built with CMake; the converter, which Homebrew does not keep whole, from the source.
 fn install(wanted: &Wanted, tools: &Tools) -> Option<Step> {
     let is_ready = matches!(wanted.source, Source::Ready(_));
-    let is_there = if is_ready { tools.split.is_some() } else { tools.quantize.is_some() && tools.converter.is_some() };
-    if is_there {
-        return None;
-    }
-    let output = Output::Mark(wanted.work.join("llama.cpp.done"));
-    if let Some(brew) = &tools.brew {
-        let commands = vec![command(brew.clone(), &["install", "llama.cpp"])];
-        return Some(Step { what: "install llama.cpp with Homebrew".to_owned(), bytes: None, commands, output });
-    }
+    let lacks_programs = if is_ready { tools.split.is_none() } else { tools.quantize.is_none() };
+    let brew = tools.brew.as_ref().filter(|_| lacks_programs);
+    let is_built = lacks_programs && brew.is_none();
+    let lacks_source = is_built || !is_ready && tools.converter.is_none();
     let (tree, build) = (text(&wanted.work.join("llama.cpp")), text(&wanted.work.join("llama.cpp/build")));
-    let targets = ["llama-quantize", "llama-gguf-split"];
-    let commands = vec![
+    let mut commands = Vec::new();
+    if let Some(brew) = brew {
+        commands.push(command(brew.clone(), &["install", "llama.cpp"]));
+        let server = text(&brew.with_file_name("llama-server"));
+        commands.extend(tools.is_mac.then(|| sees_metal("\"$1\" --list-devices 2>&1 | grep -E 'MTL|Metal'", &server)));
+    }
+    if lacks_source {
         // A clone that was cut is no repository to go on from.
-        named("rm", &["-rf", &tree]),
-        named("git", &["clone", "--depth", "1", LLAMA_CPP, &tree]),
-        named("cmake", &["-S", &tree, "-B", &build, "-DCMAKE_BUILD_TYPE=Release", "-DLLAMA_CURL=OFF"]),
-        named("cmake", &["--build", &build, "--config", "Release", "-j", "--target", targets[0], targets[1]]),
-    ];
-    Some(Step { what: "build llama.cpp".to_owned(), bytes: None, commands, output })
+        commands.push(named("rm", &["-rf", &tree]));
+        commands.push(named("git", &["clone", "--depth", "1", "--branch", LLAMA_CPP_TAG, LLAMA_CPP, &tree]));
+    }
+    if is_built {
+        let flags = ["-DCMAKE_BUILD_TYPE=Release", "-DLLAMA_CURL=OFF"];
+        commands.push(named("cmake", &["-S", &tree, "-B", &build, flags[0], flags[1]]));
+        let cache = format!("{build}/CMakeCache.txt");
+        commands.extend(tools.is_mac.then(|| sees_metal("grep '^GGML_METAL:BOOL=ON' \"$1\"", &cache)));
+        let targets = ["llama-quantize", "llama-gguf-split"];
+        commands.push(named(
+            "cmake",
+            &["--build", &build, "--config", "Release", "-j", "--target", targets[0], targets[1]],
+        ));
+    }
+    let what = match (brew, is_built) {
+        (Some(_), _) => "install llama.cpp with Homebrew",
+        (None, true) => "build llama.cpp",
+        (None, false) => "fetch llama.cpp's converter",
+    };
+    let output = Output::Mark(wanted.work.join("llama.cpp.done"));
+    (!commands.is_empty()).then(|| Step { what: what.to_owned(), bytes: None, commands, output })
+}
+
+/// Ends the step where the GPU was left out.
+fn sees_metal(check: &str, subject: &str) -> Command {
+    let script = format!("{check} || {{ echo 'this llama.cpp does not know Metal'; exit 1; }}");
+    named("sh", &["-c", &script, "sh", subject])
 }
 
 fn environment(wanted: &Wanted, tools: &Tools) -> Step {
     let venv = wanted.work.join("venv");
     let pip = venv.join("bin/pip");
-    let mut commands =
-        vec![named("python3", &["-m", "venv", &text(&venv)]), command(pip.clone(), &["install", HUB_CLIENT])];
+    let mut commands = vec![named("python3", &["-m", "venv", &text(&venv)])];
+    if !matches!(wanted.source, Source::Folder(_)) {
+        commands.push(command(pip.clone(), &["install", HUB_CLIENT]));
+    }
     if !matches!(wanted.source, Source::Ready(_)) {
-        let tree = converter(wanted, tools).with_file_name("requirements");
-        let pinned = tree.join("requirements-convert_hf_to_gguf.txt");
-        commands.push(match tools.converter.is_some() || tools.brew.is_some() {
-            // An installed converter comes without its list; these are what it names.
-            true => command(
-                pip,
-                &["install", "gguf==0.19.0", "torch", "transformers", "sentencepiece", "protobuf", "numpy"],
-            ),
-            false => command(pip, &["install", "-r", &text(&pinned)]),
-        });
+        let listed = converter(wanted, tools).with_file_name("requirements/requirements-convert_hf_to_gguf.txt");
+        let needs = match tools.converter {
+            Some(_) => CONVERTER_NEEDS.map(str::to_owned).to_vec(),
+            None => vec!["-r".to_owned(), text(&listed)],
+        };
+        let args: Vec<&str> = std::iter::once("install").chain(needs.iter().map(String::as_str)).collect();
+        commands.push(command(pip, &args));
     }
     let output = Output::Mark(wanted.work.join("venv.done"));
     Step { what: "make a Python environment".to_owned(), bytes: None, commands, output }
@@ -473,6 +517,23 @@ mod tests {
             merge.starts_with("/opt/llama-gguf-split --merge ") && merge.contains("-00001-of-00002.gguf "),
             "{merge}"
         );
+    }
+
+    #[test]
+    fn llama_cpp_is_pinned_and_on_a_mac_has_metal() {
+        let wanted = wanted(Source::Repository("Qwen/Qwen3-8B".to_owned()), Path::new("/w"));
+        let commands = |tools: &Tools| {
+            let step = install(&wanted, tools).unwrap();
+            step.commands.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+        };
+        let built = commands(&Tools { is_mac: true, ..Tools::default() });
+        assert!(built.contains(LLAMA_CPP_TAG) && built.contains("GGML_METAL"), "{built}");
+        let brew = Some("/opt/homebrew/bin/brew".into());
+        let brewed = commands(&Tools { is_mac: true, brew, ..Tools::default() });
+        assert!(brewed.contains("/opt/homebrew/bin/llama-server") && brewed.contains(LLAMA_CPP_TAG), "{brewed}");
+        assert!(!commands(&Tools::default()).contains("METAL"));
+        assert_eq!(name(&wanted.source, "Q5_K_M"), "qwen3-8b:q5_k_m");
+        assert_eq!(name(&Source::Ready("u/X-GGUF".to_owned()), "Q4_K_M"), "x:q4_k_m");
     }
 
     #[test]

@@ -15,6 +15,16 @@ use super::{catalogue::Catalogue, engine::Engine};
 /// Between two tries. Six hours of download deserve more than one.
 const PAUSES_S: [u64; 5] = [1, 2, 5, 15, 30];
 
+/// What the engine says of a repository whose files it would have to merge, which it does not.
+const IN_PIECES: &str = "sharded gguf";
+
+/// The repository and the size of a model that the engine has refused because it comes in pieces.
+pub fn in_pieces(model: &str, failure: &Failure) -> Option<(String, String)> {
+    let is_so = failure.causes.iter().any(|cause| cause.to_ascii_lowercase().contains(IN_PIECES));
+    let (repository, quantization) = model.rsplit_once(':').filter(|_| is_so)?;
+    Some((repository.to_owned(), quantization.to_ascii_uppercase()))
+}
+
 /// What happens on the way.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
@@ -82,6 +92,7 @@ fn layer(progress: &PullProgress) -> Option<Progress> {
 
 /// What trying again does not change, by the engine's words.
 fn lasting(model: &str, words: &str) -> Option<Failure> {
+    let words = words.to_ascii_lowercase();
     let says = |part: &str| words.contains(part);
     if says("file does not exist") || says("invalid model name") {
         let near = Catalogue::built_in().ok().and_then(|catalogue| catalogue.suggestion(model));
@@ -99,10 +110,10 @@ fn lasting(model: &str, words: &str) -> Option<Failure> {
             )),
         );
     }
-    if says("sharded GGUF") {
+    if says(IN_PIECES) {
         return Some(
             Failure::new(Class::Failed, format!("{model} comes in pieces, which the engine does not put together"))
-                .hint(format!("`cargo xtask model convert {model}` fetches, merges and creates it")),
+                .hint("name one of its sizes, as in hf.co/USER/REPO:Q5_K_M: then they are fetched and merged here"),
         );
     }
     None
@@ -118,6 +129,14 @@ mod tests {
         assert_eq!(lasting("m", "digest mismatch, file must be downloaded again"), None);
         let unknown = lasting("qwen2.5-codr:32b", "pull model manifest: file does not exist").unwrap();
         assert_eq!((unknown.class, unknown.hint.as_deref()), (Class::Nothing, Some("did you mean qwen2.5-coder:32b?")));
+        assert!(lasting("m", "No space left on device (os error 28)").is_some());
+        let failure =
+            Failure { causes: vec!["it contains sharded GGUF".to_owned()], ..Failure::new(Class::Failed, "x") };
+        assert_eq!(in_pieces("hf.co/u/r:q4_k_m", &failure), Some(("hf.co/u/r".to_owned(), "Q4_K_M".to_owned())));
+        assert_eq!(
+            (in_pieces("hf.co/u/r", &failure), in_pieces("a:b", &Failure::new(Class::Failed, "x"))),
+            (None, None)
+        );
         assert!(lasting("m", "write /x: no space left on device").unwrap().hint.unwrap().contains("partial"));
     }
 }

@@ -260,7 +260,7 @@ fn values(host: &Host<'_>, ids: &BTreeMap<Component, String>, mac: bool) -> Resu
     for name in ["KEEP_ALIVE", "NUM_PARALLEL", "MAX_LOADED_MODELS", "CONTEXT_LENGTH", "KV_CACHE_TYPE"] {
         set(&format!("STACK_{name}"), told.get(&format!("OLLAMA_{name}")).cloned().unwrap_or_default());
     }
-    set("STACK_GATEWAY_FLAGS", settings.gateway.args(engine, Path::new("/keys/keys.json")).join(" "));
+    set("STACK_GATEWAY_FLAGS", settings.gateway.args(engine, &settings.models, Path::new("/keys/keys.json")).join(" "));
     set("STACK_KEYS", root.keys().parent().unwrap_or(root.path()).display().to_string());
     set("STACK_FLASH_ATTENTION", engine.flash_attention.map(|on| u8::from(on).to_string()).unwrap_or_default());
     set("STACK_PROJECT", root.project());

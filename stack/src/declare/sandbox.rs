@@ -95,7 +95,7 @@ pub(super) fn gateway(host: &Host<'_>) -> Service {
     let upstream = host.listen(Component::Engine).to_string();
     let listen = host.listen(Component::Gateway).to_string();
     let mut args = vec!["--listen".to_owned(), listen, "--upstream".to_owned(), upstream];
-    args.extend(host.settings.gateway.args(&host.settings.engine, &host.root.keys()));
+    args.extend(host.settings.gateway.args(&host.settings.engine, &host.settings.models, &host.root.keys()));
     let launch = Launch::Process { command: own(host, Component::Gateway, args), own_program: true };
     let mut service = host.service(Component::Gateway, launch, "/healthz");
     service.needs = vec![Component::Engine];

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::{Engine, table::Table};
+use super::{Engine, Models, table::Table};
 
 /// How many models Ollama keeps in memory on one GPU if it is not told.
 const MODELS_PER_GPU: u32 = 3;
@@ -39,7 +39,7 @@ impl Default for Gateway {
 
 impl Gateway {
     /// What the gateway is started with, but for its addresses.
-    pub(crate) fn args(&self, engine: &Engine, keys: &Path) -> Vec<String> {
+    pub(crate) fn args(&self, engine: &Engine, models: &Models, keys: &Path) -> Vec<String> {
         let loaded = if engine.max_loaded_models == 0 { MODELS_PER_GPU } else { engine.max_loaded_models };
         let slots = if self.slots == 0 { engine.num_parallel.saturating_mul(loaded) } else { self.slots };
         let mut args = vec![format!("--slots={slots}"), format!("--queue={}", self.queue)];
@@ -53,6 +53,7 @@ impl Gateway {
         ] {
             args.extend(is_on.then(|| flag.to_owned()));
         }
+        args.extend(models.warm.iter().map(|model| format!("--warm={model}")));
         args
     }
 }
@@ -74,7 +75,7 @@ mod tests {
 
     fn args(text: &str) -> String {
         let settings = Settings::parse(text, Path::new("stack.toml")).unwrap();
-        settings.gateway.args(&settings.engine, Path::new("/k")).join(" ")
+        settings.gateway.args(&settings.engine, &settings.models, Path::new("/k")).join(" ")
     }
 
     #[test]
@@ -89,5 +90,7 @@ mod tests {
         let all = "[gateway]\nkeys = true\nkeys_on_loopback = true\nask_for_usage = true\nrefuse_truncation = true\n";
         let expected = "--slots=3 --queue=512 --keys=/k --keys-on-loopback --ask-for-usage --refuse-truncation";
         assert_eq!(args(all), expected);
+        let warm = "[models]\nwarm = [\"a:7b\", \"b\"]\n";
+        assert_eq!(args(warm), "--slots=3 --queue=512 --warm=a:7b --warm=b");
     }
 }

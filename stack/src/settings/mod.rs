@@ -106,7 +106,7 @@ impl Default for Settings {
                 kv_cache_type: KvCacheType::F16,
                 flash_attention: None,
             },
-            models: Models { default: "qwen2.5-coder:32b-instruct-q8_0".to_owned(), previous: None },
+            models: Models { default: "qwen2.5-coder:32b-instruct-q8_0".to_owned(), warm: Vec::new(), previous: None },
             gateway: Gateway::default(),
             edge: Edge { allow: private_networks(), tls: Tls::Off, certificate: None, certificate_key: None },
             ports: Ports {
@@ -221,6 +221,8 @@ pub enum KvCacheType {
 pub struct Models {
     /// The model that verbs mean when none is named.
     pub default: String,
+    /// Models that are in memory from the engine's start on; empty: each is loaded when it is first asked.
+    pub warm: Vec<String>,
     /// The default before this one, which `model upgrade` goes back to or removes.
     pub previous: Option<String>,
 }

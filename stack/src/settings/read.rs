@@ -77,6 +77,7 @@ fn fit_reservation(table: &mut Table<'_, '_>, engine: &mut Engine) {
 
 fn models(mut table: Table<'_, '_>, models: &mut Models) {
     table.text("default", &mut models.default, value::model);
+    table.list("warm", &mut models.warm, value::model);
     table.text("previous", &mut models.previous, value::model);
 }
 

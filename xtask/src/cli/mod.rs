@@ -241,6 +241,9 @@ pub(crate) struct Harden {
 
 #[derive(Debug, Args)]
 pub(crate) struct Tune {
+    /// For another model than the default
+    #[arg(long, value_name = "NAME", value_parser = value::model, conflicts_with = "revert")]
+    pub(crate) model: Option<String>,
     /// Show what would change, and stop
     #[arg(long)]
     pub(crate) dry_run: bool,

@@ -56,7 +56,7 @@ pub(crate) enum Model {
     },
     /// Have models in memory until they are unloaded, and show how long each took
     Warm {
-        /// As `model list` shows them [default: models.default]
+        /// As `model list` shows them [default: models.warm, else models.default]
         #[arg(value_parser = value::model)]
         names: Vec<String>,
     },
@@ -120,9 +120,9 @@ pub(crate) struct ModelConvert {
     /// As llama.cpp spells it: Q5_K_M
     #[arg(long)]
     pub(crate) quant: String,
-    /// What the model is to be called: qwen3:235b-q5_k_m
+    /// What the model is to be called [default: as its source, with the quantisation as the tag]
     #[arg(long, value_parser = value::model)]
-    pub(crate) name: String,
+    pub(crate) name: Option<String>,
     /// What the model is told before every conversation
     #[arg(long)]
     pub(crate) system: Option<String>,

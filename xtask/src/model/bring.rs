@@ -17,9 +17,9 @@ use stack::{
     observed::Question,
 };
 
-use super::{engine, fit as verb};
+use super::{convert, engine, fit as verb};
 use crate::{
-    progress,
+    cli, progress,
     report::{self, Exit},
     session::Session,
 };
@@ -27,7 +27,12 @@ use crate::{
 pub(super) fn pull(mut session: Session, name: &str, force: bool) -> Result<Exit> {
     let engine = engine(&mut session)?;
     check(&mut session, &engine, name, force)?;
-    bring(&session, &engine, name)?;
+    if let Err(failure) = bring(&session, &engine, name) {
+        let Some((source, quant)) = pull::in_pieces(name, &failure) else { return Err(failure.into()) };
+        report::say("it comes in pieces, which the engine does not merge: they are fetched and merged here");
+        let args = cli::ModelConvert { source, quant, name: Some(name.to_owned()), system: None, dry_run: false };
+        return convert::run(session, &args);
+    }
     prove(&session, &engine, name)?;
     Ok(Exit::Done)
 }
@@ -54,7 +59,7 @@ fn check(session: &mut Session, engine: &Engine, name: &str, force: bool) -> Res
     }
 }
 
-fn bring(session: &Session, engine: &Engine, name: &str) -> Result<()> {
+fn bring(session: &Session, engine: &Engine, name: &str) -> Result<(), Failure> {
     let begun = Instant::now();
     let pulled = pull::pull(engine, name, &mut |event| {
         match event {

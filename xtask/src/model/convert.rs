@@ -10,6 +10,7 @@ use stack::{
     failure::{Class, Doing, Failure},
     observed::Question,
     protocol::Progress,
+    settings::value,
 };
 
 use super::bring;
@@ -24,16 +25,20 @@ pub(super) fn run(mut session: Session, args: &cli::ModelConvert) -> Result<Exit
     let observed = session.client.observe(Question { facts: Some(models), ..Question::default() })?;
     let engine = Engine::of(&observed)?;
     let source = convert::source(&args.source)?;
-    let work = observed.root.join("data/convert").join(args.name.replace([':', '/'], "_"));
+    let name = args.name.clone().unwrap_or_else(|| convert::name(&source, &args.quant));
+    value::model(&name).map_err(|wrong| {
+        Failure::new(Class::Settings, format!("{name:?} {wrong}")).hint("--name says what the model is to be called")
+    })?;
+    let work = observed.root.join("data/convert").join(name.replace([':', '/'], "_"));
     let wanted = Wanted { source, quantization: args.quant.to_ascii_uppercase(), work };
     let bytes = convert::source_bytes(&wanted);
-    let plan = || convert::plan(&wanted, &Tools::find(), bytes);
+    let plan = || convert::plan(&wanted, &Tools::find(&observed.system), bytes);
     let first = plan()?;
-    report::data(&page(&first, &wanted, &args.name))?;
+    report::data(&page(&first, &wanted, &name))?;
     if args.dry_run {
         return Ok(Exit::Done);
     }
-    let disks = observed.facts.into_iter().flat_map(|machine| machine.disks);
+    let disks = observed.facts.iter().flat_map(|machine| &machine.disks);
     let free = disks.filter(|disk| disk.what == "the stack").map(|disk| disk.available_bytes).next();
     if free.is_some_and(|free| free < first.missing_bytes()) {
         let missing = gigabytes(first.missing_bytes() - free.unwrap_or(0));
@@ -48,8 +53,8 @@ pub(super) fn run(mut session: Session, args: &cli::ModelConvert) -> Result<Exit
         report::say(&step.what);
         convert::run(&step, &log, &mut || session.interrupt.check())?;
     }
-    create(&session, &engine, &first, &args.name, args.system.as_deref())?;
-    bring::prove(&session, &engine, &args.name)?;
+    create(&session, &engine, &first, &name, args.system.as_deref())?;
+    bring::prove(&session, &engine, &name)?;
     report::say(&format!("what is in between is not needed any more: rm -r '{}'", wanted.work.display()));
     Ok(Exit::Done)
 }

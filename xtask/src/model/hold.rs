@@ -119,8 +119,14 @@ pub(super) fn preload(mut session: Session, name: Option<&str>) -> Result<Exit> 
 
 pub(super) fn warm(mut session: Session, names: &[String]) -> Result<Exit> {
     let engine = engine(&mut session)?;
-    let default = [session.settings.models.default.clone()];
-    for name in if names.is_empty() { &default } else { names } {
+    let models = session.settings.models.clone();
+    let default = [models.default];
+    let names = match (names, models.warm.as_slice()) {
+        ([], []) => &default,
+        ([], warm) => warm,
+        (names, _) => names,
+    };
+    for name in names {
         load(&engine, name, Stay::Forever)?;
         session.interrupt.check()?;
     }
@@ -128,6 +134,11 @@ pub(super) fn warm(mut session: Session, names: &[String]) -> Result<Exit> {
     let lost: Vec<&String> =
         names.iter().filter(|name| !matches!(store::residency(&engine, name), Ok(Some(_)))).collect();
     if lost.is_empty() {
+        if names.iter().any(|name| !models.warm.iter().any(|it| is_same(it, name))) {
+            report::say(&format!(
+                "until the engine starts anew; `warm = {names:?}` under [models] in stack.toml has it so always"
+            ));
+        }
         return Ok(Exit::Done);
     }
     Err(Failure::new(Class::Failed, format!("not all of them stay in memory together: {lost:?} had to leave"))

@@ -6,21 +6,26 @@
 use std::{fs, path::Path};
 
 use anyhow::{Context, Result};
-use ops::model::{store::is_same, upgrade};
+use clap::Parser;
+use ops::{
+    model::{store::is_same, upgrade},
+    monitor::{Monitor, query},
+};
 use serde_json::Value;
-use stack::failure::{Class, Failure};
+use stack::{
+    component::Runtime,
+    failure::{Class, Failure},
+    observed::Question,
+    settings::Models,
+};
 
-use super::{bring, hold};
 use crate::{
     cli, deploy,
     report::{self, Exit},
     session::{Need, Session, find_settings},
     there::{self, As},
-    verify,
+    tune, verify,
 };
-
-/// What both models are asked, so that one can compare.
-const PROMPT: &str = "Write a function that reverses a linked list in Rust.";
 
 pub(crate) fn run(settings: Option<&Path>, args: &cli::ModelUpgrade) -> Result<Exit> {
     let Some(file) = find_settings(settings)?.1 else {
@@ -39,7 +44,7 @@ pub(crate) fn run(settings: Option<&Path>, args: &cli::ModelUpgrade) -> Result<E
     let mut session = Session::open(settings, Need::Any)?;
     let models = session.settings.models.clone();
     if args.prune {
-        return prune(settings, &file, models.previous.as_deref(), args.yes);
+        return prune(settings, &file, &models, args.yes);
     }
     let old = models.default;
     let new = match (&args.name, args.revert) {
@@ -53,8 +58,7 @@ pub(crate) fn run(settings: Option<&Path>, args: &cli::ModelUpgrade) -> Result<E
     if !args.yes && !report::ask("do it?")? {
         return Ok(Exit::Interrupted);
     }
-    let pulled =
-        on_host(settings, &mut session, &["model", "pull", &new], |session| bring::pull(session, &new, false))?;
+    let pulled = on_host(settings, &mut session, &["model", "pull", &new])?;
     if pulled != Exit::Done {
         return Ok(pulled);
     }
@@ -62,13 +66,9 @@ pub(crate) fn run(settings: Option<&Path>, args: &cli::ModelUpgrade) -> Result<E
         report::say(&format!("{new} is the newest there is; it stays the default"));
         return Ok(Exit::Done);
     }
-    for model in [&old, &new] {
-        match rate(&mut session, model) {
-            Ok(rate) => report::say(&format!("{model:<40} {rate}")),
-            Err(failure) if model == &new => return Err(failure),
-            Err(failure) => report::say(&format!("{model:<40} cannot be compared: {failure}")),
-        }
-    }
+    let session = tune_for(settings, session, &new)?;
+    let session = compare(settings, session, &old, &new)?;
+    session.interrupt.check()?;
     let is_here = session.is_here;
     // One connection at a time: the deploy opens its own.
     drop(session);
@@ -89,7 +89,7 @@ pub(crate) fn run(settings: Option<&Path>, args: &cli::ModelUpgrade) -> Result<E
     let verified = verify::run(settings, &cli::Verify { json: false, junit: None, reboot: false })?;
     report::say(&format!(
         "\nnext:  cargo xtask model upgrade --revert    goes back to {old}\n       \
-         cargo xtask model upgrade --prune     removes it; best after a week of use"
+         cargo xtask model upgrade --prune     removes it, best after a week of use"
     ));
     Ok(verified)
 }
@@ -108,27 +108,31 @@ fn plan(session: &Session, old: &str, new: &str) -> String {
     }
     format!(
         "upgrade of {host} from {old} to {new}\n  1. check that {new} fits, pull what is missing, and have it answer\n  \
-         2. compare {old} and {new}\n  3. switch models.default in the settings; {old} is kept\n  \
-         4. deploy: the host and the configured agents follow\n  5. verify"
+         2. tune the machine for it\n  3. compare both in turns\n  4. switch models.default in the settings; {old} is kept\n  \
+         5. deploy: the host and the configured agents follow\n  6. verify"
     )
 }
 
-fn prune(settings: Option<&Path>, file: &Path, previous: Option<&str>, yes: bool) -> Result<Exit> {
-    let Some(previous) = previous else {
+fn prune(settings: Option<&Path>, file: &Path, models: &Models, yes: bool) -> Result<Exit> {
+    let Some(previous) = models.previous.as_deref() else {
         return Err(
             Failure::new(Class::Nothing, "no default before this one is known: there is nothing to prune").into()
         );
     };
+    let mut session = Session::open(settings, Need::Any)?;
+    if let Some(answers) = answers(&mut session, &models.default) {
+        report::say(&format!(
+            "{} gave {answers} in the last week; the guide's advice is a week of use first",
+            models.default
+        ));
+    }
     if !yes && !report::ask(&format!("remove {previous} from the host?"))? {
         return Ok(Exit::Interrupted);
     }
-    let mut session = Session::open(settings, Need::Any)?;
-    let removed = on_host(settings, &mut session, &["model", "remove", previous], |session| {
-        match hold::remove(session, previous, false) {
-            Err(error) if is_gone(&error) => Ok(Exit::Nothing),
-            done => done,
-        }
-    })?;
+    let removed = match on_host(settings, &mut session, &["model", "remove", previous]) {
+        Err(error) if is_of(&error, Class::Nothing) => Exit::Nothing,
+        removed => removed?,
+    };
     // One that is gone already is as wanted.
     if !matches!(removed, Exit::Done | Exit::Nothing) {
         return Ok(removed);
@@ -138,42 +142,72 @@ fn prune(settings: Option<&Path>, file: &Path, previous: Option<&str>, yes: bool
     Ok(Exit::Done)
 }
 
-fn is_gone(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<Failure>().is_some_and(|failure| failure.class == Class::Nothing)
+fn is_of(error: &anyhow::Error, class: Class) -> bool {
+    error.downcast_ref::<Failure>().is_some_and(|failure| failure.class == class)
 }
 
-/// Runs one of our own verbs where the engine is: `here` if that is here, else by its words.
-fn on_host(
-    settings: Option<&Path>,
-    session: &mut Session,
-    words: &[&str],
-    here: impl FnOnce(Session) -> Result<Exit>,
-) -> Result<Exit> {
+/// Runs one of our own verbs where the engine is.
+fn on_host(settings: Option<&Path>, session: &mut Session, words: &[&str]) -> Result<Exit> {
     if session.is_here {
-        return here(Session::open(settings, Need::Any)?);
+        let mut cli = cli::Cli::try_parse_from(std::iter::once(&"xtask").chain(words))?;
+        cli.settings = settings.map(Path::to_owned);
+        return crate::run(cli);
     }
     let (data, exit) = there::answer(session, words, As::Job)?;
     report::data(&data)?;
     Ok(exit)
 }
 
-/// How fast a model answers, warm.
-fn rate(session: &mut Session, model: &str) -> Result<String> {
-    let words = ["model", "run", PROMPT, "--model", model, "--limit", "64", "--json"];
-    let answer: Value = match session.is_here {
-        true => {
-            let engine = super::engine(session)?;
-            let interrupt = session.interrupt.clone();
-            let answer = engine.ask(model, PROMPT, Some(64), &mut |_| interrupt.check())?;
-            hold::to_json(model, &answer)
+/// Has the machine set so that it serves `model`. What only root could do keeps nobody from going on.
+fn tune_for(settings: Option<&Path>, mut session: Session, model: &str) -> Result<Session> {
+    let observed = session.client.observe(Question::default())?;
+    if observed.current_release().is_none_or(|release| release.content.runtime == Runtime::Sandbox) {
+        return Ok(session);
+    }
+    // One connection at a time: it opens its own.
+    drop(session);
+    let (model, untouched) = (Some(model.to_owned()), false);
+    let args = cli::Tune { model, dry_run: untouched, revert: untouched, ask_sudo: untouched, json: untouched };
+    match tune::run(settings, &args) {
+        Err(error) if is_of(&error, Class::Refused) => {
+            report::error(&error);
+            report::say("the upgrade goes on without it");
         }
-        false => serde_json::from_str(&there::answer(session, &words, As::Question)?.0)?,
+        done => drop(done?),
+    }
+    Session::open(settings, Need::Any)
+}
+
+/// Measures both in turns, briefly. A slower model is told, not refused: it may be the better one.
+fn compare(settings: Option<&Path>, mut session: Session, old: &str, new: &str) -> Result<Session> {
+    let words = ["bench", "compare", "model", old, new, "--blocks", "3", "--requests", "2", "--output-tokens", "64"];
+    match on_host(settings, &mut session, &words) {
+        Ok(Exit::Done) => {}
+        Ok(Exit::Failed) => report::say(&format!("note: {new} answers slower than {old}")),
+        Ok(exit) => report::say(&format!("note: they were not compared ({exit:?})")),
+        Err(error) if is_of(&error, Class::Interrupted) => return Err(error),
+        Err(error) => report::say(&format!("note: they cannot be compared: {error}")),
+    }
+    Ok(session)
+}
+
+/// `12 answers and 1 error`, as Prometheus saw it over the last week.
+fn answers(session: &mut Session, model: &str) -> Option<String> {
+    let expression = format!("sum by (outcome) (increase(ollama_requests_total{{model={model:?}}}[7d]))");
+    let rows: Vec<(String, f64)> = if session.is_here {
+        let monitor = Monitor::of(&session.client.observe(Question::default()).ok()?).ok()?;
+        let rows = query::query(&monitor, &expression, None).ok()?;
+        rows.into_iter().filter_map(|row| Some((row.series, row.points.last()?.1))).collect()
+    } else {
+        let said = there::answer(session, &["monitor", "query", &expression, "--json"], As::Question).ok()?.0;
+        let rows: Vec<Value> = serde_json::from_str(&said).ok()?;
+        let row = |row: &Value| Some((row["series"].as_str()?.to_owned(), row["points"][0][1].as_f64()?));
+        rows.iter().filter_map(row).collect()
     };
-    let load = answer["load_seconds"].as_f64().unwrap_or(0.0);
-    Ok(match answer["tokens_per_second"].as_f64() {
-        Some(rate) => format!("{rate:.1} tokens/s, loaded in {load:.1} s"),
-        None => format!("answers, loaded in {load:.1} s"),
-    })
+    let of = |is_ok: bool| -> f64 {
+        rows.iter().filter(|(series, _)| series.contains("\"ok\"") == is_ok).map(|(_, count)| count.round()).sum()
+    };
+    Some(format!("{} answers and {} errors", of(true), of(false)))
 }
 
 /// All of it or nothing: beside the file, then in its place, with its permissions.

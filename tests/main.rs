@@ -31,6 +31,7 @@ mod native_edge;
 mod port;
 mod readme;
 mod reboot;
+mod receiver;
 mod release;
 mod root;
 mod scenario;

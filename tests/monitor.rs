@@ -3,16 +3,15 @@
 use std::{
     collections::BTreeSet,
     env, fs,
-    io::{BufRead, BufReader, Read, Write},
-    net::TcpListener,
     path::{Path, PathBuf},
-    sync::mpsc::{Receiver, channel},
-    thread,
 };
 
 use serde_json::{Value, json};
 
-use crate::stage::{Stage, is_lacking, lacks, until};
+use crate::{
+    receiver,
+    stage::{Stage, is_lacking, lacks, until},
+};
 
 const MODEL: &str = "qwen2.5-coder:32b-instruct-q8_0";
 
@@ -126,32 +125,6 @@ fn a_dashboard_says_what_it_shows() {
     }
 }
 
-/// Takes what is posted, answering with `status`; gives the heads and bodies.
-fn receiver(status: &'static str) -> (String, Receiver<(String, Value)>) {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("http://{}/hook", listener.local_addr().unwrap());
-    let (sender, taken) = channel();
-    thread::spawn(move || {
-        for stream in listener.incoming().flatten() {
-            let mut reader = BufReader::new(stream);
-            let (mut head, mut length) = (String::new(), 0);
-            while reader.read_line(&mut head).is_ok_and(|read| read > 2) {
-                let last = head.lines().last().unwrap_or_default().to_lowercase();
-                if let Some(value) = last.strip_prefix("content-length: ") {
-                    length = value.trim().parse().unwrap();
-                }
-            }
-            let mut body = vec![0; length];
-            let _ = reader.read_exact(&mut body);
-            let _ = write!(reader.get_mut(), "HTTP/1.1 {status}\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
-            if sender.send((head, serde_json::from_slice(&body).unwrap_or_default())).is_err() {
-                return;
-            }
-        }
-    });
-    (url, taken)
-}
-
 #[test]
 fn an_alert_goes_the_whole_way_to_people() {
     if PARTS.into_iter().any(lacks) {
@@ -162,7 +135,7 @@ fn an_alert_goes_the_whole_way_to_people() {
     assert!(detail(&stage).contains("nothing is set under [alerts]"));
     stage.run("monitor alerts --test").exits(10).says("nobody is told of alerts");
 
-    let (url, taken) = receiver("200 OK");
+    let (url, taken) = receiver::hook("200 OK");
     let settings = fs::read_to_string(stage.path("stack.toml")).unwrap();
     let with = |lines: &str| stage.write("stack.toml", &format!("{settings}\n[alerts]\n{lines}"));
     with(&format!("webhook = \"{url}\"\nslack = \"#alerts\"\n"));
@@ -192,13 +165,61 @@ fn an_alert_goes_the_whole_way_to_people() {
     assert!(!config.contains("hunter2"));
 
     // Again at once: it is another alert. And one that is not taken is said to be lost.
-    let (url, _taken) = receiver("404 Not Found");
+    let (url, _taken) = receiver::hook("404 Not Found");
     with(&format!("webhook = \"{url}\"\n"));
     stage.ok("deploy");
     let checks = stage.run("monitor alerts --test --json").exits(1).json();
     let last = checks["checks"].as_array().unwrap().last().unwrap().clone();
     assert_eq!((&last["name"], &last["result"]), (&json!("webhook takes it"), &json!("fail")));
     assert!(last["detail"].as_str().unwrap().contains("logs alertmanager"), "{last}");
+}
+
+/// Each way by a receiver that speaks its protocol, each secret where that protocol wants it.
+#[test]
+fn mail_slack_ntfy_and_a_webhook_each_take_an_alert_with_their_secret() {
+    if PARTS.into_iter().any(lacks) {
+        return;
+    }
+    let stage = Stage::deployed();
+    let (smtp, mails) = receiver::mail();
+    let (slack_url, slack) = receiver::hook("200 OK");
+    let (ntfy_url, ntfy) = receiver::hook("200 OK");
+    let (webhook_url, webhook) = receiver::hook("200 OK");
+    for (name, secret) in [
+        ("smtp-password", "for-mail"),
+        ("slack-url", slack_url.as_str()),
+        ("ntfy-token", "for-ntfy"),
+        ("webhook-token", "for-webhook"),
+    ] {
+        stage.shell(&format!("printf %s {secret} | $XTASK secret set {name}")).exits(0);
+    }
+    let settings = fs::read_to_string(stage.path("stack.toml")).unwrap();
+    let ways = format!(
+        "email = \"me@example.com\"\nsmtp = \"{smtp}\"\nsmtp_user = \"me\"\nslack = \"#alerts\"\n\
+         ntfy = \"{ntfy_url}\"\nwebhook = \"{webhook_url}\"\n"
+    );
+    stage.write("stack.toml", &format!("{settings}\n[alerts]\n{ways}"));
+    stage.ok("deploy");
+    let said = stage.ok("monitor alerts --test").stdout;
+    for way in ["email takes it", "slack takes it", "webhook takes it"] {
+        assert!(said.contains(&format!("PASS  {way}")), "{said}");
+    }
+
+    let mail = mails.iter().find(|mail| mail.contains("AlertTest")).unwrap();
+    // Base64 of an empty name, the user and the password, each behind a zero.
+    assert!(mail.contains("AUTH PLAIN AG1lAGZvci1tYWls"), "{mail}");
+    assert!(mail.contains("RCPT TO:<me@example.com>"), "{mail}");
+    let is_test = |text: &Value| text.to_string().contains("A test of the alerts");
+    let (_, said) = slack.iter().find(|(_, body)| is_test(body)).unwrap();
+    assert_eq!((&said["channel"], &said["attachments"][0]["title"]), (&json!("#alerts"), &json!("AlertTest: firing")));
+    let (head, _) = ntfy.iter().find(|(_, body)| is_test(body)).unwrap();
+    assert!(head.starts_with("POST /hook?template=alertmanager ") && head.contains("Bearer for-ntfy"), "{head}");
+    let (head, _) = webhook.iter().find(|(_, body)| is_test(body)).unwrap();
+    assert!(head.starts_with("POST /hook ") && head.contains("Bearer for-webhook"), "{head}");
+    let config = fs::read_to_string(stage.root().join("current/alertmanager/alertmanager.yml")).unwrap();
+    for secret in ["for-mail", "for-ntfy", "for-webhook", slack_url.as_str()] {
+        assert!(!config.contains(secret), "{config}");
+    }
 }
 
 #[test]

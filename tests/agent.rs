@@ -230,6 +230,8 @@ fn an_agent_is_installed_on_the_host_where_that_is_asked_for() {
     far.ok("agent install aider --on host").says("Aider 0.86.2 is ");
     assert!(fs::read_to_string(far.path("installer.log")).unwrap().contains("uv tool install"));
     assert!(far.ok("job list").stdout.contains("agent install aider"));
+    let listed = far.ok("agent list --on host --json").json();
+    assert_eq!(listed[0]["installed"]["version"], "0.86.2", "{listed}");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use std::{
     env,
     fs::{self, File},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -46,6 +47,7 @@ fn read(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
 fn a_stack_is_saved_proven_and_brought_back() {
     let stage = Stage::deployed();
     stage.shell("printf hunter2 | $XTASK secret set x").exits(0);
+    stage.ok("key add me");
     stage.write(".aider.conf.yml", "model: x\n");
     let dry = stage.ok("backup --dry-run --json").json();
     assert!(!stage.root().join("backups").exists(), "a dry run makes nothing");
@@ -73,8 +75,11 @@ fn a_stack_is_saved_proven_and_brought_back() {
 
     // Everything but the backups is lost.
     let before = read(&store(&stage));
+    let keys = fs::read(stage.root().join("state/gateway/keys.json")).unwrap();
     fs::remove_dir_all(store(&stage)).unwrap();
-    fs::remove_dir_all(stage.root().join("state/secrets")).unwrap();
+    for lost in ["secrets", "gateway"] {
+        fs::remove_dir_all(stage.root().join("state").join(lost)).unwrap();
+    }
     stage.run("backup restore latest").exits(7);
     assert!(!store(&stage).exists(), "nothing is written in place unasked");
     for source in ["models", "secrets", "agents"] {
@@ -82,6 +87,7 @@ fn a_stack_is_saved_proven_and_brought_back() {
     }
     assert!(read(&store(&stage)) == before);
     assert_eq!(stage.ok("status --secrets --json").json(), serde_json::json!({ "x": "hunter2" }));
+    assert_eq!(fs::read(stage.root().join("state/gateway/keys.json")).unwrap(), keys);
     stage.ok("verify");
     assert_eq!(stage.ok("backup prune --json").json()["keep"].as_array().unwrap().len(), 2);
 }
@@ -171,6 +177,13 @@ fn a_damaged_repository_is_told_and_healed() {
 fn a_whole_host_comes_back_on_a_new_machine_from_the_disk_alone() {
     let old = Stage::deployed();
     old.shell("printf hunter2 | $XTASK secret set x").exits(0);
+    // What `edge.tls` makes, and clients were told to trust.
+    let authority = ["authority.json", "authority.key", "authority.pem"].map(|it| format!("state/tls/{it}"));
+    for path in &authority {
+        fs::create_dir_all(old.root().join("state/tls")).unwrap();
+        fs::write(old.root().join(path), path).unwrap();
+        fs::set_permissions(old.root().join(path), fs::Permissions::from_mode(0o600)).unwrap();
+    }
     old.ok("backup");
     let new = Stage::new();
     // The new machine has the program and the disk.
@@ -182,12 +195,20 @@ fn a_whole_host_comes_back_on_a_new_machine_from_the_disk_alone() {
     assert_eq!(settings, fs::read_to_string(old.path("stack.toml")).unwrap());
     // Its ports and its root are its own: on one machine there can be one stack of each.
     new.write("stack.toml", &stack_toml);
+    new.ok(&format!("backup restore latest --repository {disk} --source secrets --yes"));
+    for path in &authority {
+        assert_eq!(fs::read_to_string(new.root().join(path)).unwrap(), *path);
+        assert_eq!(fs::metadata(new.root().join(path)).unwrap().permissions().mode() & 0o777, 0o600);
+    }
     new.ok("deploy");
     fs::remove_dir_all(store(&new)).unwrap();
-    for source in ["models", "secrets"] {
-        new.ok(&format!("backup restore latest --repository {disk} --source {source} --yes"));
+    if !lacks("prometheus") {
+        new.ok("stop prometheus");
     }
+    new.ok(&format!("backup restore latest --repository {disk} --yes"));
+    new.ok("start");
     assert_eq!(new.ok("status --secrets --json").json(), serde_json::json!({ "x": "hunter2" }));
+    new.is_healthy();
     new.ok("verify");
 }
 

@@ -153,6 +153,10 @@ fn of_two_endpoints_the_slower_one_is_worse_and_the_same_one_is_not() {
     assert_eq!((&kept["comparison"], kept["of_b"].as_array().unwrap().len()), (&said, 4));
     let page = fs::read_to_string(folder.join("report.html")).unwrap();
     assert!(page.contains("<svg") && page.contains("worse") && !page.contains("<script"), "{page}");
+    assert!(near.ok("bench list").stdout.contains("TTFT p50 worse"));
+    assert_eq!(near.ok("bench show --json").json(), said);
+    fs::remove_file(folder.join("report.html")).unwrap();
+    assert_eq!(near.ok("bench report").stdout.trim(), folder.join("report.html").display().to_string());
     // Whatever the machine's own noise is, half as fast again is none.
     let line = format!("bench compare endpoint {0} {0} {load} --tolerance 100 --json", url(&near));
     assert_ne!(near.ok(&line).json()["findings"][0]["verdict"], "worse");

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use crate::digest::Digest;
 use crate::failure::StoreError;
 use crate::index::Index;
+use crate::known::Known;
 use crate::repository::Repository;
 use crate::snapshot::Problem;
 use crate::source::{Content, Halted, Offer, Sink, Source, WalkError};
@@ -65,15 +66,14 @@ impl Estimate {
 
 struct Counter<'i> {
     index: &'i Index,
-    known: HashMap<String, Entry>,
+    known: Known,
     found: EstimatedSource,
     problems: Vec<(String, String)>,
 }
 
 impl Counter<'_> {
     fn is_held(&self, entry: &Entry, known: Option<Digest>) -> bool {
-        let seen = self.known.get(&entry.path).filter(|it| it.is_unchanged(entry)).and_then(|it| it.digest);
-        known.or(seen).is_some_and(|it| self.index.contains(&it))
+        known.or_else(|| self.known.digest(entry)).is_some_and(|it| self.index.contains(&it))
     }
 }
 

@@ -119,8 +119,8 @@ impl Repository {
             let mut named = HashSet::new();
             for tree in trees {
                 named.insert(tree);
-                let entries = self.tree(&index, tree).map_err(|error| unreadable(&id, error))?;
-                named.extend(entries.into_iter().filter_map(|it| it.digest));
+                let read = self.entries(&index, tree, |entry| named.extend(entry.digest));
+                read.map_err(|error| unreadable(&id, error))?;
             }
             if kept.contains(&id) {
                 needed.extend(named);

@@ -15,7 +15,7 @@ use crate::index::{Index, Location};
 use crate::pack;
 use crate::pump::{Broken, pump};
 use crate::snapshot::Snapshot;
-use crate::tree::{self, Entry};
+use crate::tree::{Entry, Lines};
 use crate::watch::Watch;
 
 const FORMAT: &str = "frontier-llm-backup";
@@ -159,15 +159,24 @@ impl Repository {
         Snapshot::read(&path, &read_all(&*self.disk, &path, SMALL).doing("read", &path)?)
     }
 
-    /// What one source held.
-    pub fn tree(&self, index: &Index, tree: Digest) -> Result<Vec<Entry>, StoreError> {
-        let mut bytes = Vec::new();
+    /// Tells what one source held, entry by entry. What was told is to be believed only when this is `Ok`.
+    pub fn entries(&self, index: &Index, tree: Digest, mut each: impl FnMut(Entry) + Send) -> Result<(), StoreError> {
+        let (mut lines, mut read) = (Lines::default(), Ok(()));
         self.read(index, tree, |piece| {
-            bytes.extend_from_slice(piece);
-            if bytes.len() as u64 > SMALL { Err(io::ErrorKind::FileTooLarge.into()) } else { Ok(()) }
+            if read.is_ok() {
+                read = lines.take(piece, &mut each);
+            }
+            Ok(())
         })
         .map_err(ReadError::store)?;
-        tree::read(&bytes).map_err(|what| StoreError::damaged(&format!("tree {tree}"), what))
+        read.and_then(|()| lines.end(&mut each)).map_err(|what| StoreError::damaged(&format!("tree {tree}"), what))
+    }
+
+    /// What one source held.
+    pub fn tree(&self, index: &Index, tree: Digest) -> Result<Vec<Entry>, StoreError> {
+        let mut entries = Vec::new();
+        self.entries(index, tree, |entry| entries.push(entry))?;
+        Ok(entries)
     }
 
     /// What stands where; packs whose index cannot be read are told apart.

@@ -12,6 +12,8 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
+use serde::{Deserialize, Serialize};
+
 use crate::digest::Hasher;
 use crate::disk::{Buffer, FileReader, Input, Lock};
 use crate::failure::StoreError;
@@ -50,7 +52,7 @@ pub struct RestorePlan {
 }
 
 /// What a restore did.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Restored {
     /// Files that were written.
     pub files: u64,
@@ -124,6 +126,20 @@ impl Repository {
             }
         }
         Ok(plan)
+    }
+
+    /// What restoring a source to an empty place would do.
+    pub fn plan_whole(&self, id: &str, name: &str, glob: Option<&str>) -> Result<RestorePlan, RestoreError> {
+        let snapshot = self.snapshot(id)?;
+        let saved = snapshot.sources.get(name).ok_or_else(|| RestoreError::NoSource(name.to_owned()))?;
+        let entries = choose(self.tree(&self.index()?, saved.tree)?, glob);
+        check(name, &entries, false)?;
+        let sizes = entries.iter().filter(|it| it.kind == Kind::File).map(|it| it.size);
+        Ok(sizes.fold(RestorePlan::default(), |plan, size| RestorePlan {
+            files: plan.files + 1,
+            bytes: plan.bytes + size,
+            ..plan
+        }))
     }
 
     /// Restores a snapshot. All trees are checked before the first byte is written.

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::Metadata;
+use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,14 +17,16 @@ use chrono::{DateTime, Utc};
 
 use crate::digest::Digest;
 use crate::disk::{FileReader, Lock};
+use crate::draft::{Decided, Draft};
 use crate::failure::{Doing, StoreError};
 use crate::index::Index;
+use crate::known::Known;
 use crate::pack::PACKED_BELOW;
 use crate::partial;
 use crate::repository::Repository;
 use crate::snapshot::{Problem, SavedSource, Snapshot};
 use crate::source::{Content, Halted, Offer, Sink, Source, WalkError};
-use crate::tree::{self, Entry, Kind};
+use crate::tree::Entry;
 use crate::write::{Put, PutError, Writer};
 
 /// How a save is done.
@@ -67,8 +70,8 @@ struct Job {
     known: Option<Digest>,
 }
 
-/// What a worker found: by the entry's place in its tree.
-type Outcome = (usize, Result<Put, String>);
+/// What a worker found: by the entry's line in its tree.
+pub(crate) type Outcome = (usize, Result<Put, String>);
 
 /// What the threads of a save share.
 struct Shared<'r> {
@@ -171,7 +174,7 @@ impl Repository {
         &self,
         index: &Index,
         sources: &[&dyn Source],
-    ) -> Result<HashMap<String, HashMap<String, Entry>>, StoreError> {
+    ) -> Result<HashMap<String, Known>, StoreError> {
         let mut missing: HashSet<&str> = sources.iter().map(|it| it.name()).collect();
         let mut found = HashMap::new();
         for id in self.ids()?.into_iter().rev() {
@@ -186,11 +189,9 @@ impl Repository {
                 if !missing.remove(name.as_str()) {
                     continue;
                 }
-                match self.tree(index, saved.tree) {
-                    Ok(entries) => {
-                        let entries = entries.into_iter().map(|it| (it.path.clone(), it)).collect();
-                        found.insert(name.clone(), entries);
-                    }
+                let mut known = Known::default();
+                match self.entries(index, saved.tree, |entry| known.insert(&entry)) {
+                    Ok(()) => drop(found.insert(name.clone(), known)),
                     Err(error) if error.is_damage() => {}
                     Err(error) => return Err(error),
                 }
@@ -203,89 +204,73 @@ impl Repository {
 fn save_source(
     shared: &Shared<'_>,
     source: &dyn Source,
-    known: HashMap<String, Entry>,
+    known: Known,
     workers: usize,
     snapshot: &mut Snapshot,
 ) -> Result<(), StoreError> {
     let (jobs, taken) = sync_channel::<Job>(1024);
     let taken = Mutex::new(taken);
-    let (collected, walked) = thread::scope(|scope| {
+    let draft = Draft::new().map_err(no_tree)?;
+    let (draft, mut problems, walked) = thread::scope(|scope| {
         for _ in 0..workers {
             scope.spawn(|| shared.work(&taken));
         }
-        let mut collector =
-            Collector { shared, known, jobs, entries: Vec::new(), requires: Vec::new(), problems: Vec::new() };
+        let mut collector = Collector { shared, known, jobs, draft, problems: Vec::new() };
         let walked = source.walk(&mut collector);
         // Dropping its sender ends the workers.
-        let Collector { entries, requires, problems, .. } = collector;
-        ((entries, requires, problems), walked)
+        let Collector { draft, problems, .. } = collector;
+        (draft, problems, walked)
     });
     if let Some(error) = shared.fault.lock().unwrap_or_else(PoisonError::into_inner).take() {
         return Err(error);
     }
-    let (mut entries, requires, mut problems) = collected;
     let name = source.name().to_owned();
     let outcomes = std::mem::take(&mut *shared.outcomes.lock().unwrap_or_else(PoisonError::into_inner));
-    for (at, outcome) in outcomes {
-        match outcome {
-            Ok(put) => {
-                entries[at].digest = Some(put.digest);
-                entries[at].size = put.size;
-            }
-            Err(reason) => problems.push((entries[at].path.clone(), reason)),
-        }
-    }
     if let Err(WalkError::Failed(reason)) = walked {
         snapshot.incomplete.push(Problem { source: name, path: String::new(), reason });
         return Ok(());
     }
-    let entries = complete(entries, requires, &mut problems);
-    let files = entries.iter().filter(|it| it.kind == Kind::File);
-    let (count, bytes) = files.fold((0, 0), |(count, bytes), it| (count + 1, bytes + it.size));
-    let text = tree::write(&entries).map_err(|error| StoreError::damaged("tree", error))?;
-    let put = shared.writer.put_bytes(&text).map_err(|error| match error {
-        PutError::Store(error) => error,
-        PutError::Source(_) | PutError::Wrong(_) => StoreError::damaged("tree", "it could not be read from memory"),
-    })?;
-    snapshot.sources.insert(name.clone(), SavedSource { tree: put.digest, files: count, bytes });
+    let decided = draft.decide(outcomes, &mut problems).map_err(no_tree)?;
+    snapshot.sources.insert(name.clone(), put_tree(&shared.writer, decided)?);
     let problems = problems.into_iter().map(|(path, reason)| Problem { source: name.clone(), path, reason });
     snapshot.incomplete.extend(problems);
     Ok(())
 }
 
-/// Leaves out files that were not had, and what requires them or links to them.
-fn complete(
-    entries: Vec<Entry>,
-    requires: Vec<(usize, Vec<String>)>,
-    problems: &mut Vec<(String, String)>,
-) -> Vec<Entry> {
-    let had: HashSet<String> =
-        entries.iter().filter(|it| it.kind != Kind::File || it.digest.is_some()).map(|it| it.path.clone()).collect();
-    let mut left_out = HashSet::new();
-    for (at, paths) in requires {
-        if let Some(lacking) = paths.iter().find(|path| !had.contains(*path)) {
-            problems.push((entries[at].path.clone(), format!("is left out: it requires `{lacking}`")));
-            left_out.insert(at);
-        }
-    }
-    for (at, entry) in entries.iter().enumerate().filter(|(_, it)| it.kind == Kind::Hardlink) {
-        if entry.target.as_ref().is_none_or(|target| !had.contains(target)) {
-            problems.push((entry.path.clone(), "is left out with the file that it is another name of".to_owned()));
-            left_out.insert(at);
-        }
-    }
-    let kept = entries.into_iter().enumerate().filter(|(at, it)| !left_out.contains(at) && had.contains(&it.path));
-    kept.map(|(_, entry)| entry).collect()
+fn put_tree(writer: &Writer<'_>, decided: Decided) -> Result<SavedSource, StoreError> {
+    let Decided { files, bytes, mut text } = decided;
+    let mut head = Vec::new();
+    (&mut text).take(PACKED_BELOW).read_to_end(&mut head).map_err(no_tree)?;
+    let put = match (head.len() as u64) < PACKED_BELOW {
+        true => writer.put_bytes(&head),
+        false => writer.put_stream(&mut head.as_slice().chain(text), None),
+    };
+    let put = put.map_err(|error| match error {
+        PutError::Store(error) => error,
+        PutError::Source(error) => no_tree(error),
+        PutError::Wrong(_) => StoreError::damaged("tree", "it is not what it was said to be"),
+    })?;
+    Ok(SavedSource { tree: put.digest, files, bytes })
+}
+
+/// A tree that cannot be made in memory.
+fn no_tree(error: std::io::Error) -> StoreError {
+    StoreError::damaged("tree", error)
 }
 
 /// Takes what a source tells.
 struct Collector<'s, 'r> {
     shared: &'s Shared<'r>,
-    known: HashMap<String, Entry>,
+    known: Known,
     jobs: SyncSender<Job>,
-    entries: Vec<Entry>,
-    requires: Vec<(usize, Vec<String>)>,
+    draft: Draft,
     problems: Vec<(String, String)>,
+}
+
+impl Collector<'_, '_> {
+    fn push(&mut self, entry: Entry, requires: Vec<String>) -> Result<usize, Halted> {
+        self.draft.push(entry, requires).map_err(|error| self.shared.halt(no_tree(error)))
+    }
 }
 
 impl Sink for Collector<'_, '_> {
@@ -294,23 +279,17 @@ impl Sink for Collector<'_, '_> {
             return Err(Halted);
         }
         let Offer { mut entry, content, known, requires } = offer;
-        let at = self.entries.len();
-        if !requires.is_empty() {
-            self.requires.push((at, requires));
-        }
         if let Content::None = content {
-            self.entries.push(entry);
-            return Ok(());
+            return self.push(entry, requires).map(drop);
         }
-        let seen = self.known.get(&entry.path).filter(|it| it.is_unchanged(&entry)).and_then(|it| it.digest);
-        if let Some(digest) = known.or(seen).filter(|it| self.shared.writer.index().contains(it)) {
-            entry.digest = Some(digest);
-            self.entries.push(entry);
-            return Ok(());
+        let held = known.or_else(|| self.known.digest(&entry)).filter(|it| self.shared.writer.index().contains(it));
+        if held.is_some() {
+            entry.digest = held;
+            return self.push(entry, requires).map(drop);
         }
         let outcome = match content {
             Content::File(from) if entry.size >= PACKED_BELOW => {
-                self.entries.push(entry.clone());
+                let at = self.push(entry.clone(), requires)?;
                 // The workers outlive the walk.
                 return self.jobs.send(Job { at, from, entry, known }).map_err(|_| Halted);
             }
@@ -322,11 +301,13 @@ impl Sink for Collector<'_, '_> {
             Ok(put) => {
                 entry.digest = Some(put.digest);
                 entry.size = put.size;
+                self.push(entry, requires).map(drop)
             }
-            Err(reason) => self.problems.push((entry.path.clone(), reason)),
+            Err(reason) => {
+                self.problems.push((entry.path, reason));
+                Ok(())
+            }
         }
-        self.entries.push(entry);
-        Ok(())
     }
 
     fn problem(&mut self, path: &str, reason: String) {

@@ -65,6 +65,9 @@ pub struct Entry {
     pub seen: Option<(i64, u32, u64)>,
 }
 
+/// A path and some attributes; no line is longer.
+const LINE_LIMIT: usize = 64 << 20;
+
 fn is_default<T: Default + PartialEq>(value: &T) -> bool {
     *value == T::default()
 }
@@ -92,14 +95,6 @@ impl Entry {
     /// The path as the system takes it; `None` if it was never escaped so.
     pub fn path(&self) -> Option<PathBuf> {
         unescape(&self.path).map(|bytes| OsString::from_vec(bytes).into())
-    }
-
-    /// Whether nothing was done to the file since `self` was recorded.
-    pub(crate) fn is_unchanged(&self, now: &Entry) -> bool {
-        self.kind == Kind::File
-            && now.kind == Kind::File
-            && self.seen.is_some()
-            && (self.seen, self.size, self.mtime) == (now.seen, now.size, now.mtime)
     }
 }
 
@@ -139,21 +134,35 @@ pub fn unescape(text: &str) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// A tree's bytes.
-pub(crate) fn write(entries: &[Entry]) -> serde_json::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    for entry in entries {
-        serde_json::to_writer(&mut bytes, entry)?;
-        bytes.push(b'\n');
-    }
-    Ok(bytes)
+/// Reads the lines of a tree as its bytes come; says in words what is wrong.
+#[derive(Default)]
+pub(crate) struct Lines {
+    /// The beginning of a line.
+    begun: Vec<u8>,
 }
 
-/// Reads what [`write`] wrote; says in words what is wrong.
-pub(crate) fn read(bytes: &[u8]) -> Result<Vec<Entry>, String> {
-    let mut entries = Vec::new();
-    for line in bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-        let entry: Entry = serde_json::from_slice(line).map_err(|error| error.to_string())?;
+impl Lines {
+    /// Takes bytes.
+    pub(crate) fn take(&mut self, bytes: &[u8], each: &mut dyn FnMut(Entry)) -> Result<(), String> {
+        for part in bytes.split_inclusive(|byte| *byte == b'\n') {
+            if self.begun.len() + part.len() > LINE_LIMIT {
+                return Err("a line of it is too long".to_owned());
+            }
+            self.begun.extend_from_slice(part);
+            if part.ends_with(b"\n") {
+                self.end(each)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// There are no more.
+    pub(crate) fn end(&mut self, each: &mut dyn FnMut(Entry)) -> Result<(), String> {
+        let line = std::mem::take(&mut self.begun);
+        if line.trim_ascii().is_empty() {
+            return Ok(());
+        }
+        let entry: Entry = serde_json::from_slice(&line).map_err(|error| error.to_string())?;
         let complete = match entry.kind {
             Kind::Folder => true,
             Kind::File => entry.digest.is_some(),
@@ -162,15 +171,28 @@ pub(crate) fn read(bytes: &[u8]) -> Result<Vec<Entry>, String> {
         if !complete {
             return Err(format!("`{}` is incomplete", entry.path));
         }
-        entries.push(entry);
+        each(entry);
+        Ok(())
     }
-    Ok(entries)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::chance::Chance;
+
+    fn write(entries: &[Entry]) -> Vec<u8> {
+        entries.iter().flat_map(|it| [serde_json::to_vec(it).unwrap(), b"\n".to_vec()]).flatten().collect()
+    }
+
+    /// In pieces, as they come from a disk.
+    fn read(bytes: &[u8]) -> Result<Vec<Entry>, String> {
+        let (mut lines, mut entries) = (Lines::default(), Vec::new());
+        let mut each = |entry| entries.push(entry);
+        bytes.chunks(7).try_for_each(|piece| lines.take(piece, &mut each))?;
+        lines.end(&mut each)?;
+        Ok(entries)
+    }
 
     #[test]
     fn every_name_survives_as_text() {
@@ -189,7 +211,7 @@ mod tests {
         let target = Some("a/b %25".to_owned());
         entries.push(Entry { kind: Kind::Hardlink, target, ..Entry::file(Path::new("a/c"), 0) });
         entries.push(Entry { kind: Kind::Symlink, target: Some("/etc".to_owned()), ..Entry::file(Path::new("d"), 0) });
-        let right = write(&entries).unwrap();
+        let right = write(&entries);
         assert_eq!(read(&right).as_ref(), Ok(&entries));
         let mut let_through = 0;
         for case in 0..40_000 {

@@ -3,7 +3,7 @@
 //! A damaged object is located, named with the snapshots that it hurts, and un-committed: the next save misses it, and
 //! writes it anew if its source still has the bytes. Invariant: nothing is deleted here; un-committing moves or marks.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::ops::Range;
 use std::sync::{Mutex, PoisonError};
 use std::thread;
@@ -17,6 +17,7 @@ use crate::disk::{Lock, read_all};
 use crate::failure::{Doing, StoreError};
 use crate::index::{Index, Location};
 use crate::repository::{ReadError, Repository};
+use crate::tree::Entry;
 
 /// How much of the data is read. What names it is always read.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -74,9 +75,6 @@ pub struct Verified {
     pub damage: Vec<Damage>,
 }
 
-/// Which snapshots need an object.
-type Needs = HashMap<Digest, BTreeSet<String>>;
-
 impl Repository {
     /// Verifies; see the module.
     pub fn verify(&self, options: &VerifyOptions) -> Result<Verified, StoreError> {
@@ -90,7 +88,7 @@ impl Repository {
         let ids = self.ids()?;
         verified.snapshots = ids.len();
         let needs = self.needs(&index, &ids, &mut damage)?;
-        for digest in needs.keys().filter(|it| !index.contains(it)) {
+        for digest in needs.iter().filter(|it| !index.contains(it)) {
             damage.push(found("", Some(*digest), "it is missing"));
         }
         let failed = self.read_units(&index, options, &mut verified)?;
@@ -98,10 +96,7 @@ impl Repository {
             self.judge(&index, &path, failed, &mut damage)?;
         }
         self.uncommit(&index, &damage, options.now)?;
-        for damage in &mut damage {
-            let hurt = damage.object.and_then(|it| needs.get(&it)).into_iter().flatten();
-            damage.snapshots.extend(hurt.cloned());
-        }
+        self.name_hurt(&index, &ids, &mut damage)?;
         // What was whole once says nothing for what is damaged now: prune must not count on it.
         for id in damage.iter().flat_map(|it| &it.snapshots) {
             self.remove_if_any(&format!("verified/{id}"))?;
@@ -117,8 +112,9 @@ impl Repository {
         Ok(verified)
     }
 
-    fn needs(&self, index: &Index, ids: &[String], damage: &mut Vec<Damage>) -> Result<Needs, StoreError> {
-        let mut needs = Needs::new();
+    /// What the snapshots name, all that can be read of it.
+    fn needs(&self, index: &Index, ids: &[String], damage: &mut Vec<Damage>) -> Result<HashSet<Digest>, StoreError> {
+        let mut needs = HashSet::new();
         for id in ids {
             let snapshot = match self.snapshot(id) {
                 Err(error) if error.is_damage() => {
@@ -130,22 +126,53 @@ impl Repository {
                 snapshot => snapshot?,
             };
             for saved in snapshot.sources.values() {
-                needs.entry(saved.tree).or_default().insert(id.clone());
+                if !needs.insert(saved.tree) {
+                    continue;
+                }
+                let mut named = |entry: Entry| needs.extend(entry.digest);
                 // Twice: an error that comes once is a drive's hiccup, and no reason to give anything up.
-                match self.tree(index, saved.tree).or_else(|_| self.tree(index, saved.tree)) {
+                let read = self.entries(index, saved.tree, &mut named);
+                match read.or_else(|_| self.entries(index, saved.tree, &mut named)) {
                     Err(error) if error.is_damage() => {
                         let path = index.get(&saved.tree).map(|it| it.path(&saved.tree)).unwrap_or_default();
                         damage.push(found(&path, Some(saved.tree), &error.to_string()));
                     }
-                    entries => {
-                        for digest in entries?.iter().filter_map(|it| it.digest) {
-                            needs.entry(digest).or_default().insert(id.clone());
-                        }
-                    }
+                    read => read?,
                 }
             }
         }
         Ok(needs)
+    }
+
+    /// Finds the snapshots that need what is damaged: rarely anything is, and to remember that of all would take room.
+    fn name_hurt(&self, index: &Index, ids: &[String], damage: &mut [Damage]) -> Result<(), StoreError> {
+        let mut hurt: HashMap<Digest, BTreeSet<String>> =
+            damage.iter().filter_map(|it| Some((it.object?, BTreeSet::new()))).collect();
+        if hurt.is_empty() {
+            return Ok(());
+        }
+        for id in ids {
+            let snapshot = match self.snapshot(id) {
+                Err(error) if error.is_damage() => continue,
+                snapshot => snapshot?,
+            };
+            for saved in snapshot.sources.values() {
+                let mut hurts = |digest: Digest| {
+                    if let Some(hurt) = hurt.get_mut(&digest) {
+                        hurt.insert(id.clone());
+                    }
+                };
+                hurts(saved.tree);
+                match self.entries(index, saved.tree, |entry| entry.digest.into_iter().for_each(&mut hurts)) {
+                    Err(error) if !error.is_damage() => return Err(error),
+                    _ => {}
+                }
+            }
+        }
+        for damage in damage {
+            damage.snapshots.extend(damage.object.and_then(|it| hurt.get(&it)).into_iter().flatten().cloned());
+        }
+        Ok(())
     }
 
     /// Bytes of everything that verify could read.

@@ -10,7 +10,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use backup::source::FolderSource;
 use backup::{Digest, KeepPolicy, Reading, Repository, RestoreOptions, SaveOptions, VerifyOptions};
@@ -45,25 +45,27 @@ fn change(from: &Path, number: u64) {
 /// What the child does until it is killed.
 fn work(place: &Path) {
     let repository = Repository::at(&place.join("repository")).unwrap();
+    let first = Utc::now().timestamp_micros().cast_unsigned();
+    (first..).for_each(|number| turn(&repository, place, number));
+}
+
+/// A save, and by its number what else there is to do.
+fn turn(repository: &Repository, place: &Path, number: u64) {
     let source = FolderSource::new("data", &place.join("from"));
-    let mut number = Utc::now().timestamp_micros().cast_unsigned();
-    loop {
-        number += 1;
-        change(&source.root, number);
-        repository.save(&[&source], &SaveOptions::new(Utc::now(), "host")).unwrap();
-        if number.is_multiple_of(3) {
-            let policy = KeepPolicy { last: 3, ..KeepPolicy::default() };
-            repository.prune(&policy, Utc::now(), Duration::ZERO).unwrap();
-        }
-        if number.is_multiple_of(4) {
-            let targets = BTreeMap::from([("data".to_owned(), place.join("to"))]);
-            let options = RestoreOptions { targets, glob: None, workers: 2 };
-            assert_eq!(repository.restore(&repository.find("latest").unwrap(), &options).unwrap().failed, []);
-        }
-        if number.is_multiple_of(5) {
-            let options = VerifyOptions { reading: Reading::All, deadline: None, workers: 2, now: Utc::now() };
-            assert_eq!(repository.verify(&options).unwrap().damage, []);
-        }
+    change(&source.root, number);
+    repository.save(&[&source], &SaveOptions::new(Utc::now(), "host")).unwrap();
+    if number.is_multiple_of(3) {
+        let policy = KeepPolicy { last: 3, ..KeepPolicy::default() };
+        repository.prune(&policy, Utc::now(), Duration::ZERO).unwrap();
+    }
+    if number.is_multiple_of(4) {
+        let targets = BTreeMap::from([("data".to_owned(), place.join("to"))]);
+        let options = RestoreOptions { targets, glob: None, workers: 2 };
+        assert_eq!(repository.restore(&repository.find("latest").unwrap(), &options).unwrap().failed, []);
+    }
+    if number.is_multiple_of(5) {
+        let options = VerifyOptions { reading: Reading::All, deadline: None, workers: 2, now: Utc::now() };
+        assert_eq!(repository.verify(&options).unwrap().damage, []);
     }
 }
 
@@ -128,11 +130,15 @@ fn whatever_is_killed_leaves_whole_snapshots() {
     let repository = Repository::at_or_new(&place.join("repository")).unwrap();
     let source = FolderSource::new("data", &place.join("from"));
     repository.save(&[&source], &SaveOptions::new(Utc::now(), "host")).unwrap();
+    // Everything that there is to do, once: the moments are spread over a few of these, on a slow machine as on a fast one.
+    let begun = Instant::now();
+    turn(&repository, place, 60);
+    let spread_us = u64::try_from(begun.elapsed().as_micros()).unwrap() * 4;
     let mut chance = Chance(7);
     let (mut at_work, mut unfinished, mut restored) = (0, 0, 0);
     for round in 0..ROUNDS {
         let worker = Worker::start(place);
-        thread::sleep(Duration::from_micros(2000 + chance.below(90_000)));
+        thread::sleep(Duration::from_micros(2000 + chance.below(spread_us)));
         at_work += usize::from(worker.kill());
         unfinished += fs::read_dir(place.join("repository/temporary")).unwrap().count();
         assert!(check(&repository) > 0, "round {round}");

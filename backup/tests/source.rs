@@ -10,8 +10,10 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use backup::source::{FolderSource, Source, SqliteSource, TarSource};
-use backup::{Change, Repository, RestoreOptions, SaveOptions, Saved};
+use backup::source::{
+    Content, FolderSource, Halted, Offer, Sink, Source, SqliteSource, Stream, TarSource, WalkError, entry_of, write_tar,
+};
+use backup::{Change, Entry, Repository, RestoreOptions, SaveOptions, Saved};
 use made::time;
 
 fn save(repository: &Repository, source: &dyn Source, minutes: i64) -> Saved {
@@ -114,10 +116,13 @@ fn a_database_that_is_written_meanwhile_is_saved_at_one_moment() {
 /// A tar stream of a folder; with a command that cannot succeed, it fails at its end.
 fn tar_of(folder: &Path, cut_at: Option<u64>) -> TarSource {
     let folder = folder.to_owned();
-    let start = move || -> io::Result<Box<dyn Read + Send>> {
+    let start = move |contents: bool| -> io::Result<Option<Stream>> {
+        if !contents {
+            return Ok(None);
+        }
         let output = command("tar").arg("-cf").arg("-").arg("-C").arg(&folder).arg(".").output()?;
         let len = cut_at.unwrap_or(output.stdout.len() as u64);
-        Ok(Box::new(io::Cursor::new(output.stdout).take(len)))
+        Ok(Some(Box::new(io::Cursor::new(output.stdout).take(len))))
     };
     TarSource { name: "volume".to_owned(), start: Box::new(start) }
 }
@@ -181,8 +186,8 @@ fn a_stream_that_breaks_off_is_never_taken_for_whole() {
         }
     }
     let mut whole = Vec::new();
-    (tar_of(&from, None).start)().unwrap().read_to_end(&mut whole).unwrap();
-    let start = move || -> io::Result<Box<dyn Read + Send>> { Ok(Box::new(Failing(io::Cursor::new(whole.clone())))) };
+    (tar_of(&from, None).start)(true).unwrap().unwrap().read_to_end(&mut whole).unwrap();
+    let start = move |_| -> io::Result<Option<Stream>> { Ok(Some(Box::new(Failing(io::Cursor::new(whole.clone()))))) };
     let saved = save(&repository, &TarSource { name: "volume".to_owned(), start: Box::new(start) }, 9);
     assert!(saved.snapshot.incomplete[0].reason.contains("status 2"), "{:?}", saved.snapshot);
     assert!(saved.snapshot.sources.is_empty());
@@ -295,4 +300,104 @@ fn a_huge_file_is_gone_on_with_where_a_run_was_ended() {
         restore(&repository, &saved.id, "data", &place.path().join("to"));
         assert!(fs::read(place.path().join("to/huge")).unwrap() == *content, "{name}");
     }
+}
+
+/// What a walk tells, without content.
+#[derive(Default)]
+struct Entries {
+    found: Vec<Entry>,
+    problems: Vec<(String, String)>,
+}
+
+impl Sink for Entries {
+    fn entry(&mut self, offer: Offer<'_>) -> Result<(), Halted> {
+        self.found.push(offer.entry);
+        Ok(())
+    }
+
+    fn problem(&mut self, path: &str, reason: String) {
+        self.problems.push((path.to_owned(), reason));
+    }
+
+    fn reads_content(&self) -> bool {
+        false
+    }
+}
+
+/// A source that went through a tar stream of ours.
+fn through_tar(source: FolderSource) -> TarSource {
+    let start = move |contents: bool| -> io::Result<Option<Stream>> {
+        let mut bytes = Vec::new();
+        write_tar(&source, contents, &mut bytes).map_err(|error| io::Error::other(format!("{error:?}")))?;
+        Ok(Some(Box::new(io::Cursor::new(bytes))))
+    };
+    TarSource { name: "data".to_owned(), start: Box::new(start) }
+}
+
+#[test]
+fn a_tar_stream_of_ours_loses_nothing_of_an_entry() {
+    let place = tempfile::tempdir().unwrap();
+    let from = place.path().join("from");
+    fs::create_dir_all(from.join("deep")).unwrap();
+    fs::write(from.join("deep/large"), made::noise(1, 3_000_000)).unwrap();
+    fs::write(from.join("text"), "text ".repeat(10)).unwrap();
+    fs::hard_link(from.join("text"), from.join("the same")).unwrap();
+    std::os::unix::fs::symlink("text", from.join("link")).unwrap();
+    let odd: &std::ffi::OsStr = std::os::unix::ffi::OsStrExt::from_bytes(b"odd \xff\n%");
+    fs::write(from.join(odd), "odd").unwrap();
+    let has_xattrs = xattr::set(from.join("text"), "user.mine", b"\0value").is_ok();
+    let _socket = std::os::unix::net::UnixListener::bind(from.join("pipe"));
+    let long_ago = std::time::SystemTime::UNIX_EPOCH + std::time::Duration::new(1_000_000_000, 123_456_789);
+    File::open(from.join("text")).unwrap().set_modified(long_ago).unwrap();
+    let (mut right, mut told) = (Entries::default(), Entries::default());
+    let source = FolderSource::new("data", &from);
+    source.walk(&mut right).unwrap();
+    through_tar(source.clone()).walk(&mut told).unwrap();
+    assert_eq!((told.found, told.problems), (right.found, right.problems));
+
+    let repository = Repository::at_or_new(&place.path().join("repository")).unwrap();
+    let saved = save(&repository, &through_tar(source), 0);
+    assert_eq!(saved.snapshot.incomplete.len(), 1, "{:?}", saved.snapshot.incomplete);
+    let to = place.path().join("to");
+    restore(&repository, &saved.id, "data", &to);
+    fs::remove_file(from.join("pipe")).unwrap();
+    assert!(tree(&to) == tree(&from));
+    assert_eq!(fs::metadata(to.join("text")).unwrap().modified().unwrap(), long_ago);
+    let value = xattr::get(to.join("text"), "user.mine").unwrap();
+    assert_eq!(value.as_deref(), has_xattrs.then_some(&b"\0value"[..]));
+}
+
+/// Told with a size that the file no longer has.
+struct Shrinking(PathBuf);
+
+impl Source for Shrinking {
+    fn name(&self) -> &str {
+        "data"
+    }
+
+    fn walk(&self, sink: &mut dyn Sink) -> Result<(), WalkError> {
+        for (name, size) in [("shrinks", 2_000_000), ("stays", 5)] {
+            let at = self.0.join(name);
+            let entry = entry_of(&at, name.to_owned(), &fs::metadata(&at)?).unwrap();
+            sink.entry(Offer::new(Entry { size, ..entry }, Content::File(at)))?;
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn a_file_that_changed_in_a_stream_is_named_and_the_rest_is_saved() {
+    let place = tempfile::tempdir().unwrap();
+    fs::write(place.path().join("shrinks"), "short").unwrap();
+    fs::write(place.path().join("stays"), "stays").unwrap();
+    let mut bytes = Vec::new();
+    write_tar(&Shrinking(place.path().to_owned()), true, &mut bytes).unwrap();
+    let start = move |_| -> io::Result<Option<Stream>> { Ok(Some(Box::new(io::Cursor::new(bytes.clone())))) };
+    let source = TarSource { name: "data".to_owned(), start: Box::new(start) };
+    let repository = Repository::at_or_new(&place.path().join("repository")).unwrap();
+    let saved = save(&repository, &source, 0);
+    let lacking = &saved.snapshot.incomplete;
+    assert_eq!((lacking.len(), lacking[0].path.as_str()), (1, "shrinks"));
+    assert!(lacking[0].reason.contains("changed while it was read"), "{lacking:?}");
+    assert_eq!(saved.snapshot.sources["data"].files, 1);
 }

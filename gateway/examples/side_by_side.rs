@@ -4,6 +4,9 @@
 //! the synthetic engine share the first, what is measured has the second for itself. All take turns, round after round,
 //! so that a busy moment hits all of them; figures are medians. Latency is open-loop: from the moment at which a request
 //! was due, so that one that waits for a slow one before it is not forgotten.
+//!
+//! Given the path of a `litellm` (`pip install 'litellm[proxy]'`), it measures that one as well: it is what people put
+//! before a model to count and to ask for keys. It speaks OpenAI's dialect, and answers whole.
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods, reason = "a measurement that cannot go on has failed")]
 
@@ -35,6 +38,9 @@ const TOKEN_INTERVAL: Duration = Duration::from_millis(50);
 
 const TOKEN: &str = "{\"model\":\"m:1\",\"created_at\":\"2026-01-01T00:00:00.000000000Z\",\
                      \"message\":{\"role\":\"assistant\",\"content\":\" token\"},\"done\":false}\n";
+const WHOLE: &str = "{\"id\":\"1\",\"object\":\"chat.completion\",\"created\":1,\"model\":\"m\",\"choices\":[{\"index\":0,\
+                     \"message\":{\"role\":\"assistant\",\"content\":\" token\"},\"finish_reason\":\"stop\"}],\
+                     \"usage\":{\"prompt_tokens\":26,\"completion_tokens\":1,\"total_tokens\":27}}";
 const FINAL: &str = "{\"model\":\"m:1\",\"created_at\":\"2026-01-01T00:00:00.000000000Z\",\
                      \"message\":{\"role\":\"assistant\",\"content\":\"\"},\"done\":true,\"done_reason\":\"stop\",\
                      \"total_duration\":50000000,\"load_duration\":1000000,\"prompt_eval_count\":26,\
@@ -49,7 +55,8 @@ fn main() {
             let options = gateway::Options::new(listen.parse().unwrap(), upstream.parse().unwrap());
             gateway::serve(gateway::Options { slots: 4096, queue: 4096, ..options }).unwrap();
         }
-        _ => one_thread().block_on(measure()),
+        ["litellm", program] => one_thread().block_on(measure(Some(program))),
+        _ => one_thread().block_on(measure(None)),
     }
 }
 
@@ -76,9 +83,9 @@ async fn engine(listen: SocketAddr) {
                     }
                 }
                 if read.starts_with(b"GET") {
-                    let json = "{\"models\":[{\"name\":\"m:1\"}]}";
-                    let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{json}", json.len());
-                    let _ = stream.write_all(answer.as_bytes()).await;
+                    let _ = stream.write_all(json("{\"models\":[{\"name\":\"m:1\"}]}").as_bytes()).await;
+                } else if read.starts_with(b"POST /v1/") {
+                    let _ = stream.write_all(json(WHOLE).as_bytes()).await;
                 } else if read.ends_with(b"\"for ever\"}") {
                     let _ = stream.write_all(HEAD.as_bytes()).await;
                     let mut ticks = time::interval(TOKEN_INTERVAL);
@@ -94,15 +101,25 @@ async fn engine(listen: SocketAddr) {
     }
 }
 
-/// A GET, or a POST with a body that ends as all of ours do.
+fn json(text: &str) -> String {
+    format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{text}", text.len())
+}
+
+/// A GET, or a POST with a body that ends as all of ours do. What comes by LiteLLM has its own words.
 fn is_request(read: &[u8]) -> bool {
+    if read.starts_with(b"POST /v1/") {
+        return memchr::memmem::find(read, b"\r\n\r\n{").is_some() && read.ends_with(b"}");
+    }
     read.ends_with(if read.starts_with(b"GET") { b"\r\n\r\n" } else { b"\"}" })
 }
 
 fn request(prompt: &str) -> Vec<u8> {
-    let body = format!("{{\"model\":\"m:1\",\"prompt\":\"{prompt}\"}}");
+    post("/api/chat", &format!("{{\"model\":\"m:1\",\"prompt\":\"{prompt}\"}}"))
+}
+
+fn post(path: &str, body: &str) -> Vec<u8> {
     let length = body.len();
-    format!("POST /api/chat HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}")
+    format!("POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}")
         .into_bytes()
 }
 
@@ -111,12 +128,28 @@ struct Server {
     name: &'static str,
     address: SocketAddr,
     child: Child,
+    request: Arc<[u8]>,
+    /// With what an answer ends.
+    end: &'static [u8],
 }
 
 impl Server {
     fn start(name: &'static str, core: &str, address: SocketAddr, command: &[&str]) -> Self {
         let child = Command::new("taskset").args(["-c", core]).args(command).stderr(Stdio::null()).spawn().unwrap();
-        Server { name, address, child }
+        Server { name, address, child, request: request("hi").into(), end: b"0\r\n\r\n" }
+    }
+
+    /// LiteLLM, with one model that the engine has.
+    fn litellm(program: &str, folder: &Path, address: SocketAddr, engine: SocketAddr) -> Self {
+        let config = folder.join("litellm.yaml");
+        let model = format!("{{ model: openai/m, api_base: \"http://{engine}/v1\", api_key: none }}");
+        fs::write(&config, format!("model_list:\n  - model_name: m\n    litellm_params: {model}\n")).unwrap();
+        let (config, port) = (config.display().to_string(), address.port().to_string());
+        let command = [program, "--config", &config, "--host", "127.0.0.1", "--port", &port, "--telemetry", "False"];
+        let body = r#"{"model":"m","messages":[{"role":"user","content":"hi"}]}"#;
+        let mut server = Server::start("LiteLLM", "1", address, &command);
+        (server.request, server.end) = (post("/v1/chat/completions", body).into(), b"}");
+        server
     }
 
     /// The process and its children.
@@ -164,19 +197,20 @@ impl Drop for Server {
 struct Client {
     stream: TcpStream,
     read: Vec<u8>,
+    end: &'static [u8],
 }
 
 impl Client {
-    async fn connect(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).await.unwrap();
+    async fn connect(server: &Server) -> Self {
+        let stream = TcpStream::connect(server.address).await.unwrap();
         stream.set_nodelay(true).unwrap();
-        Client { stream, read: Vec::with_capacity(4096) }
+        Client { stream, read: Vec::with_capacity(4096), end: server.end }
     }
 
     async fn ask(&mut self, request: &[u8]) {
         self.read.clear();
         self.stream.write_all(request).await.unwrap();
-        while !self.read.ends_with(b"0\r\n\r\n") {
+        while !self.read.ends_with(self.end) {
             assert!(self.stream.read_buf(&mut self.read).await.unwrap() > 0, "closed");
         }
     }
@@ -184,18 +218,18 @@ impl Client {
 
 /// Requests a second over so many connections, each asking again when it has its answer; and processor time of each.
 async fn closed_loop(server: &Server, connections: usize) -> (f64, f64) {
-    let request: Arc<[u8]> = request("hi").into();
+    let request = &server.request;
     let count = Arc::new(AtomicU64::new(0));
     let mut clients = Vec::new();
     for _ in 0..connections {
-        let mut client = Client::connect(server.address).await;
-        client.ask(&request).await;
+        let mut client = Client::connect(server).await;
+        client.ask(request).await;
         clients.push(client);
     }
     let (began, cpu_s) = (Instant::now(), server.cpu_s());
     let mut tasks = JoinSet::new();
     for mut client in clients {
-        let (request, count) = (Arc::clone(&request), Arc::clone(&count));
+        let (request, count) = (Arc::clone(request), Arc::clone(&count));
         tasks.spawn(async move {
             while began.elapsed() < ROUND {
                 client.ask(&request).await;
@@ -211,15 +245,14 @@ async fn closed_loop(server: &Server, connections: usize) -> (f64, f64) {
 /// p50 and p99 in milliseconds of requests that come at a rate, whether or not the ones before are answered.
 async fn open_loop(server: &Server) -> (f64, f64) {
     const CONNECTIONS: u64 = 32;
-    let request: Arc<[u8]> = request("hi").into();
     let mut clients = Vec::new();
     for _ in 0..CONNECTIONS {
-        clients.push(Client::connect(server.address).await);
+        clients.push(Client::connect(server).await);
     }
     let began = Instant::now() + Duration::from_millis(50);
     let mut tasks = JoinSet::new();
     for (first, mut client) in (0..CONNECTIONS).zip(clients) {
-        let request = Arc::clone(&request);
+        let request = Arc::clone(&server.request);
         tasks.spawn(async move {
             let mut took = Vec::new();
             for number in (first..RATE * ROUND.as_secs()).step_by(CONNECTIONS as usize) {
@@ -242,7 +275,7 @@ async fn streams(server: &Server) -> (f64, f64) {
     let count = Arc::new(AtomicU64::new(0));
     let mut tasks = JoinSet::new();
     for _ in 0..STREAMS {
-        let mut client = Client::connect(server.address).await;
+        let mut client = Client::connect(server).await;
         client.stream.write_all(&request).await.unwrap();
         let count = Arc::clone(&count);
         tasks.spawn(async move {
@@ -289,24 +322,28 @@ fn median(mut values: Vec<f64>) -> f64 {
     values[values.len() / 2]
 }
 
-async fn measure() {
+async fn measure(litellm: Option<&str>) {
     let pinned =
         Command::new("taskset").args(["-pc", "0", &std::process::id().to_string()]).stdout(Stdio::null()).status();
     assert!(pinned.unwrap().success(), "taskset pins the clients");
     let own = env::current_exe().unwrap().display().to_string();
     let folder = tempfile::tempdir().unwrap();
     let addresses = [free_address().await, free_address().await, free_address().await];
-    let [engine, nginx_at, gateway_at] = addresses.map(|address| address.to_string());
+    let [engine, _, gateway_at] = addresses.map(|address| address.to_string());
     let config = nginx(folder.path(), addresses[1], addresses[0]);
     let servers = [
         Server::start("direct", "0", addresses[0], &[&own, "engine", &engine]),
         Server::start("nginx", "1", addresses[1], &["nginx", "-c", &config]),
         Server::start("gateway", "1", addresses[2], &[&own, "gateway", &gateway_at, &engine]),
     ];
-    let _ = nginx_at;
-    for server in &servers {
+    let litellm = match litellm {
+        Some(program) => Some(Server::litellm(program, folder.path(), free_address().await, addresses[0])),
+        None => None,
+    };
+    for server in servers.iter().chain(&litellm) {
         server.is_up().await;
     }
+    let mut litellm_figures = (Vec::new(), Vec::new());
     let mut rows: Vec<(&str, [Vec<f64>; 3])> = Vec::new();
     let mut note = |name: &'static str, at: usize, value: f64| {
         if rows.iter().all(|(known, _)| *known != name) {
@@ -336,12 +373,31 @@ async fn measure() {
             note("MiB with 1000 streams open", at, mib);
             note("CPU µs a token streamed", at, token_us);
         }
+        if let Some(server) = &litellm {
+            eprintln!("round {round} of {ROUNDS}: {}", server.name);
+            let (per_s, cpu_us) = closed_loop(server, 64).await;
+            litellm_figures.0.push(per_s);
+            litellm_figures.1.push(cpu_us);
+        }
     }
     println!("| what | direct | nginx | gateway | gateway / nginx |");
     println!("|---|---|---|---|---|");
+    let mut gateway_figures = (0.0, 0.0);
     for (name, values) in rows {
         let ratios = values[2].iter().zip(&values[1]).map(|(gateway, nginx)| gateway / nginx).collect();
         let [direct, nginx, gateway] = values.map(median);
+        match name {
+            "requests/s, 64 connections" => gateway_figures.0 = gateway,
+            "CPU µs a request, 64 connections" => gateway_figures.1 = gateway,
+            _ => {}
+        }
         println!("| {name} | {direct:.2} | {nginx:.2} | {gateway:.2} | {:.2} |", median(ratios));
+    }
+    if litellm.is_some() {
+        let (per_s, cpu_us) = (median(litellm_figures.0), median(litellm_figures.1));
+        println!("\n| 64 connections | LiteLLM | gateway / LiteLLM |");
+        println!("|---|---|---|");
+        println!("| requests/s | {per_s:.2} | {:.2} |", gateway_figures.0 / per_s);
+        println!("| CPU µs a request | {cpu_us:.2} | {:.4} |", gateway_figures.1 / cpu_us);
     }
 }

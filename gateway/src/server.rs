@@ -157,6 +157,8 @@ async fn connection(stream: TcpStream, peer: IpAddr, proxy: Arc<Proxy>, mut stop
         .serve_connection(TokioIo::new(stream), service);
     let mut connection = pin!(connection);
     let ended = tokio::select! {
+        // By the order they stand in: a coin for each token is thrown for nothing.
+        biased;
         ended = &mut connection => ended,
         _ = stopped.changed() => {
             connection.as_mut().graceful_shutdown();

@@ -55,11 +55,11 @@ pub(crate) struct Upstream<B: Body + 'static> {
     address: SocketAddr,
     host: HeaderValue,
     /// The one used last is used next, so that those too many grow old.
-    idle: Mutex<Vec<(Instant, Link<B>)>>,
+    idle: Mutex<Vec<(Instant, Box<Link<B>>)>>,
     opened: AtomicU64,
 }
 
-/// One connection. It does nothing unless it is polled.
+/// One connection. It does nothing unless it is polled. It is large, and handed on many times: boxed.
 struct Link<B: Body + 'static> {
     sender: SendRequest<B>,
     connection: Connection<TokioIo<TcpStream>, B>,
@@ -123,7 +123,7 @@ where
         }
     }
 
-    async fn connect(&self) -> Result<Link<B>, NoAnswer> {
+    async fn connect(&self) -> Result<Box<Link<B>>, NoAnswer> {
         let stream = match time::timeout(CONNECT_TIMEOUT, TcpStream::connect(self.address)).await {
             Ok(stream) => stream.map_err(NoAnswer::Connect)?,
             Err(_) => return Err(NoAnswer::Connect(io::ErrorKind::TimedOut.into())),
@@ -132,10 +132,10 @@ where
         let handshake = Builder::new().read_buf_exact_size(Some(READ_BYTES)).handshake(TokioIo::new(stream));
         let (sender, connection) = handshake.await.map_err(NoAnswer::Http)?;
         self.opened.fetch_add(1, Ordering::Relaxed);
-        Ok(Link { sender, connection })
+        Ok(Box::new(Link { sender, connection }))
     }
 
-    fn take_idle(&self) -> Option<Link<B>> {
+    fn take_idle(&self) -> Option<Box<Link<B>>> {
         loop {
             // Not as the loop's condition: the pool would stay locked while a closed connection is dropped.
             let (_, mut link) = self.pool().pop()?;
@@ -145,7 +145,7 @@ where
         }
     }
 
-    fn pool(&self) -> std::sync::MutexGuard<'_, Vec<(Instant, Link<B>)>> {
+    fn pool(&self) -> std::sync::MutexGuard<'_, Vec<(Instant, Box<Link<B>>)>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -168,7 +168,7 @@ where
 {
     body: Incoming,
     /// None once the engine has closed it.
-    link: Option<Link<B>>,
+    link: Option<Box<Link<B>>>,
     is_complete: bool,
     upstream: Arc<Upstream<B>>,
 }

@@ -91,7 +91,7 @@ fn api(name: &str) -> Api {
 
 /// The engine's process: writes where it listens, and runs until it is killed.
 fn engine(folder: &Path) {
-    let text = vec!["word"; 400].join(" ");
+    let text = vec!["word"; TOKENS as usize].join(" ");
     fs::write(folder.join("scenarios.toml"), format!("[[reply]]\ntext = \"{text}\"\n")).unwrap();
     let options = sandbox::Options {
         listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
@@ -231,9 +231,9 @@ impl Bench {
                 peers[0], peers[2]
             ),
             _ => format!(
-                "{} run --backend kind=openai_http,target=http://{address},model={MODEL} --profile kind=concurrent,streams={streams} \
+                "{} run --backend kind=openai_http,target=http://{address},model={MODEL},validate_backend=false --profile kind=concurrent,streams={streams} \
                  --constraint kind=max_requests,count={requests} --tokenizer kind=hf_auto,model={} \
-                 --data kind=synthetic_text,prompt_tokens=64,output_tokens={TOKENS} --output kind=json,path={place}/said \
+                 --data kind=synthetic_text,prompt_tokens=64,output_tokens={TOKENS} --output kind=json,path={place}/said.json \
                  --disable-console --disable-console-interactive",
                 peers[1], peers[2]
             ),
@@ -269,7 +269,11 @@ impl Bench {
 }
 
 fn file(who: &str, out: &Path) -> PathBuf {
-    out.join(if who == "aiperf" { "profile_export_aiperf.json" } else { "said" })
+    out.join(match who {
+        "aiperf" => "profile_export_aiperf.json",
+        "guidellm" => "said.json",
+        _ => "said",
+    })
 }
 
 /// Seconds of processor that a shell line took, with all that it started.

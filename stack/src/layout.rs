@@ -90,6 +90,11 @@ impl Root {
         format!("stack-{}", &sha256_hex(self.0.as_os_str().as_encoded_bytes())[..8])
     }
 
+    /// What Docker knows a volume of this root's by, which `compose.yaml` calls `name`.
+    pub fn volume(&self, name: &str) -> String {
+        format!("{}_{name}", self.project())
+    }
+
     /// The image that this root makes of a program. Other roots on the machine have their own: an uninstall takes it along.
     pub fn own_image(&self, program: &str) -> String {
         format!("{}-gateway:{program}", self.project())
@@ -105,8 +110,18 @@ impl Root {
         self.0.join("engines")
     }
 
-    pub(crate) fn state(&self) -> PathBuf {
+    /// What is known of this host, and who runs on it.
+    pub fn state(&self) -> PathBuf {
         self.0.join("state")
+    }
+
+    /// What of [`Root::state`] cannot be made anew, and is for its owner's eyes only.
+    pub fn confidential(&self) -> [PathBuf; 5] {
+        let tls = self.authority();
+        let authority = ["authority.json", "authority.key", "authority.pem"].map(|it| tls.join(it));
+        let [facts, key, certificate] = authority;
+        [self.secrets(), self.keys(), facts, key, certificate]
+            .map(|it| it.strip_prefix(self.state()).map_or_else(|_| it.clone(), Path::to_owned))
     }
 
     /// What an apply did, line by line.

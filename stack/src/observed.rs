@@ -152,6 +152,9 @@ pub struct Certificate {
     pub expires: Option<DateTime<Utc>>,
     /// Whether the host's own authority made it.
     pub internal: bool,
+    /// That authority, by its certificate's digest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub authority: Option<String>,
 }
 
 /// A user of the host.

@@ -241,10 +241,36 @@ pub fn ask(command: &Command, input: &str) -> io::Result<Answer> {
     })
 }
 
-/// Starts a command whose output is read as it comes. At the output's end, a command that failed is an error; dropped
-/// before, it is ended.
+/// Starts a command whose output is read as it comes. At the output's end, a command that failed is an error, in the words
+/// that it failed with; dropped before, it is ended.
 pub fn stream(command: &Command) -> io::Result<impl Read + Send + use<>> {
-    expression(command).stdin_null().stderr_null().reader()
+    Ok(Streamed(expression(command).stdin_null().stderr_capture().unchecked().reader()?))
+}
+
+struct Streamed(duct::ReaderHandle);
+
+impl Read for Streamed {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let len = self.0.read(into)?;
+        if len > 0 || into.is_empty() {
+            return Ok(len);
+        }
+        match self.0.try_wait()? {
+            Some(done) if !done.status.success() => {
+                let said = String::from_utf8_lossy(&done.stderr);
+                let first = said.lines().find(|line| !line.trim().is_empty());
+                Err(io::Error::other(first.map_or_else(|| done.status.to_string(), str::to_owned)))
+            }
+            _ => Ok(0),
+        }
+    }
+}
+
+impl Drop for Streamed {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+    }
 }
 
 fn expression(command: &Command) -> duct::Expression {

@@ -11,7 +11,9 @@
 //! Invariant: the answer depends on the bytes alone, never on where reads cut them, and no more than [`HELD_BYTES`] of
 //! a response are ever held.
 
-use memchr::memmem;
+use std::sync::LazyLock;
+
+use memchr::memmem::Finder;
 use serde_json::Value;
 
 use crate::ollama::Metrics;
@@ -124,10 +126,11 @@ impl Seen {
         if !self.token {
             self.token = object(json).is_some_and(|object| says_something(&object));
         }
-        if has(json, b"\"error\"") || has(json, b"response.failed") {
+        let has = |word: &Finder| word.find(json).is_some();
+        if has(&WORDS.error) || has(&WORDS.failed) {
             self.error |= object(json).is_some_and(|object| is_error(&object));
         }
-        if has(json, b"\"usage\":{") || has(json, b"\"done\":true") {
+        if has(&WORDS.usage) || has(&WORDS.done) {
             self.count(json);
         }
     }
@@ -136,33 +139,45 @@ impl Seen {
         self.count(json);
     }
 
-    /// Takes the counters out of what may be the end of an object only.
+    /// Takes the counters out of what may be the end of an object only: of each the last, since what is further in stands
+    /// before what is further out.
     fn count(&mut self, json: &[u8]) {
-        let Metrics { total_duration, load_duration, prompt_eval_duration, eval_duration, .. } = &mut self.metrics;
-        for (field, key) in [
-            (total_duration, "\"total_duration\":"),
-            (load_duration, "\"load_duration\":"),
-            (prompt_eval_duration, "\"prompt_eval_duration\":"),
-            (eval_duration, "\"eval_duration\":"),
-        ] {
-            *field = number(json, key).or(*field);
+        let told = &mut self.metrics;
+        for colon in memchr::memchr_iter(b':', json) {
+            let Some(before) = json[..colon].strip_suffix(b"\"") else { continue };
+            let Some(quote) = memchr::memrchr(b'"', before) else { continue };
+            let counter = match &before[quote + 1..] {
+                b"total_duration" => &mut told.total_duration,
+                b"load_duration" => &mut told.load_duration,
+                b"prompt_eval_duration" => &mut told.prompt_eval_duration,
+                b"eval_duration" => &mut told.eval_duration,
+                b"prompt_eval_count" | b"prompt_tokens" | b"input_tokens" => &mut told.prompt_eval_count,
+                b"eval_count" | b"completion_tokens" | b"output_tokens" => &mut told.eval_count,
+                _ => continue,
+            };
+            *counter = number(&json[colon + 1..]).or(*counter);
         }
-        let first = |keys: [&str; 3]| keys.into_iter().find_map(|key| number(json, key));
-        let prompt = first(["\"prompt_eval_count\":", "\"prompt_tokens\":", "\"input_tokens\":"]);
-        let output = first(["\"eval_count\":", "\"completion_tokens\":", "\"output_tokens\":"]);
-        self.metrics.prompt_eval_count = prompt.or(self.metrics.prompt_eval_count);
-        self.metrics.eval_count = output.or(self.metrics.eval_count);
     }
 }
 
-fn has(json: &[u8], word: &[u8]) -> bool {
-    memmem::find(json, word).is_some()
+/// The words for whose sake a line is read. What finds them is made once: every token's line is searched.
+struct Words {
+    error: Finder<'static>,
+    failed: Finder<'static>,
+    usage: Finder<'static>,
+    done: Finder<'static>,
 }
 
-/// The number behind the last `key`: what is further in stands before what is further out.
-fn number(json: &[u8], key: &str) -> Option<u64> {
-    let at = memmem::rfind(json, key.as_bytes())? + key.len();
-    let digits = json[at..].trim_ascii_start();
+static WORDS: LazyLock<Words> = LazyLock::new(|| Words {
+    error: Finder::new("\"error\""),
+    failed: Finder::new("response.failed"),
+    usage: Finder::new("\"usage\":{"),
+    done: Finder::new("\"done\":true"),
+});
+
+/// The number that `json` begins with.
+fn number(json: &[u8]) -> Option<u64> {
+    let digits = json.trim_ascii_start();
     let end = digits.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(digits.len());
     std::str::from_utf8(&digits[..end]).ok()?.parse().ok()
 }

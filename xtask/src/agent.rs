@@ -34,20 +34,26 @@ use crate::{
 pub(crate) fn run(settings: Option<&Path>, verb: cli::Agent) -> Result<Exit> {
     let place = place()?;
     match verb {
-        cli::Agent::List { json } => list(&place, json),
-        cli::Agent::Install { name, latest, on } => {
-            if on == Side::Host {
-                let session = Session::open(settings, Need::Any)?;
-                if !session.is_here {
-                    return there::run(session, As::Job);
-                }
-            }
-            install(name, &place, latest)
-        }
+        cli::Agent::List { json, on } => match elsewhere(settings, on)? {
+            Some(session) => there::run(session, As::Question),
+            None => list(&place, json),
+        },
+        cli::Agent::Install { name, latest, on } => match elsewhere(settings, on)? {
+            Some(session) => there::run(session, As::Job),
+            None => install(name, &place, latest),
+        },
         cli::Agent::Configure(args) => configure(settings, &place, &args),
         cli::Agent::Unconfigure { name, dry_run } => unconfigure(name, &place, dry_run),
         cli::Agent::Test(args) => test(&place, &args),
     }
+}
+
+/// The host, where it is meant and another machine.
+fn elsewhere(settings: Option<&Path>, on: Side) -> Result<Option<Session>> {
+    if on == Side::Client {
+        return Ok(None);
+    }
+    Ok(Some(Session::open(settings, Need::Any)?).filter(|session| !session.is_here))
 }
 
 pub(crate) fn place() -> Result<Place> {

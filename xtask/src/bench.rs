@@ -15,7 +15,7 @@ use ops::bench::{
     endpoint::Endpoint,
     load::Progress,
     prompt::{self, Prompts},
-    store::Store,
+    store::{Found, Store},
     table,
 };
 use ops::hardware::Hardware;
@@ -51,9 +51,9 @@ pub(crate) fn run(settings: Option<&Path>, args: cli::Bench) -> Result<Exit> {
             }
             print(json, &entries, || table::list(&entries))
         }),
-        Some(BenchVerb::Show { id, json }) => kept(settings, |store| {
-            let (_, outcome) = store.result(id.as_deref())?;
-            print(json, &outcome, || table::outcome(&outcome))
+        Some(BenchVerb::Show { id, json }) => kept(settings, |store| match store.find(id.as_deref())?.1 {
+            Found::Result(outcome) => print(json, &outcome, || table::outcome(&outcome)),
+            Found::Comparison(kept) => print(json, &kept.comparison, || table::comparison(&kept.comparison)),
         }),
         Some(BenchVerb::Report { id }) => kept(settings, |store| {
             let path = store.report(id.as_deref())?;

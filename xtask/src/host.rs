@@ -61,6 +61,13 @@ pub(crate) fn run(verb: HostVerb) -> Result<Exit> {
                 ..sandbox::Options::new(models)
             })?;
         }
+        HostVerb::Source { name, folder, url, entries } => {
+            ops::backup::tell_source(&name, &folder, url, !entries, &mut std::io::stdout().lock())?;
+        }
+        HostVerb::Restore { id, repository, source, path, to } => {
+            let tell = |line: &str| drop(report::data(&format!("{line}\n")));
+            ops::backup::restore_source(&repository, &id, &source, path, &to, tell)?;
+        }
         HostVerb::Probe { url } => stack::host::probe(&url).map_err(anyhow::Error::msg)?,
         HostVerb::Gateway {
             listen,

@@ -4,6 +4,7 @@
 //! and hashed before it is first committed, and never again. Invariant: a manifest is saved as it was parsed, and only
 //! together with every blob it names.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Cursor};
@@ -75,7 +76,10 @@ impl Source for BlobSource {
             }
         }
         self.folders(manifests.iter().map(|it| &it.0).chain(blobs.keys()), sink)?;
-        for named in blobs.into_values() {
+        // The largest first: the others are read beside it, and none is left to be read alone.
+        let mut blobs: Vec<Named> = blobs.into_values().collect();
+        blobs.sort_by_key(|it| Reverse(it.size));
+        for named in blobs {
             self.blob(named, sink)?;
         }
         for (path, bytes, requires) in manifests {

@@ -17,7 +17,7 @@ mod tar;
 pub use blob::{BlobSource, Named};
 pub use folder::{FolderSource, entry_of};
 pub use sqlite::SqliteSource;
-pub use tar::TarSource;
+pub use tar::{Stream, TarSource, write_tar};
 
 /// Somewhere that data comes from.
 pub trait Source: Sync {

@@ -14,18 +14,32 @@ use tar::{Archive, EntryType};
 use super::{Content, Halted, Offer, Sink, Source, WalkError};
 use crate::tree::{Entry, Kind, escape};
 
+mod write;
+
+pub use write::write_tar;
+
 const PIECE: usize = 1 << 20;
 /// Pieces that wait to be taken.
 const WAITING: usize = 4;
 
-/// Starts the stream. It must answer with an error at its end if whoever makes it has failed.
-type Start = dyn Fn() -> io::Result<Box<dyn Read + Send>> + Send + Sync;
+/// A member's record that holds its [`Entry`] as a tree has it.
+const ENTRY: &str = "FRONTIER_LLM.entry";
+/// The type of a member that is none: why what has its path could not be had.
+const PROBLEM: u8 = b'P';
+/// No reason is longer.
+const REASON_LIMIT: u64 = 64 << 10;
+
+/// A tar stream. It must answer with an error at its end if whoever makes it has failed.
+pub type Stream = Box<dyn Read + Send>;
+
+/// Starts the stream, with contents or without, as far as it can be had without.
+type Start = dyn Fn(bool) -> io::Result<Option<Stream>> + Send + Sync;
 
 /// What a tar stream holds.
 pub struct TarSource {
     /// What the snapshot calls it.
     pub name: String,
-    /// Starts the stream; it is read once a walk.
+    /// Starts the stream; it is read once a walk. What comes without contents tells entries as [`write_tar`] does.
     pub start: Box<Start>,
 }
 
@@ -33,10 +47,12 @@ pub struct TarSource {
 enum Item {
     Entry(Box<Entry>),
     /// Something that cannot be saved: its path, and why.
-    Problem(String, &'static str),
+    Problem(String, String),
     Bytes(Vec<u8>),
     /// The content of an entry is complete.
     End,
+    /// It is not to be believed, and why.
+    Torn(String),
 }
 
 impl Source for TarSource {
@@ -44,12 +60,8 @@ impl Source for TarSource {
         &self.name
     }
 
-    /// What is in it shows only when it is streamed; where no content is wanted, nothing is told.
     fn walk(&self, sink: &mut dyn Sink) -> Result<(), WalkError> {
-        if !sink.reads_content() {
-            return Ok(());
-        }
-        let stream = (self.start)()?;
+        let Some(stream) = (self.start)(sink.reads_content())? else { return Ok(()) };
         let (items, mut received) = sync_channel(WAITING);
         thread::scope(|scope| {
             let taker = scope.spawn(move || take_apart(stream, &items));
@@ -73,8 +85,8 @@ fn tell(items: &mut Receiver<Item>, sink: &mut dyn Sink) -> Result<(), Halted> {
                 let _ = io::copy(&mut pieces, &mut io::sink());
             }
             Item::Entry(entry) => sink.entry(Offer::new(*entry, Content::None))?,
-            Item::Problem(path, reason) => sink.problem(&path, reason.to_owned()),
-            Item::Bytes(_) | Item::End => {}
+            Item::Problem(path, reason) => sink.problem(&path, reason),
+            Item::Bytes(_) | Item::End | Item::Torn(_) => {}
         }
     }
     Ok(())
@@ -93,6 +105,10 @@ impl Read for Pieces<'_> {
         while self.taken == self.piece.len() && !self.is_complete {
             match self.items.recv() {
                 Ok(Item::Bytes(piece)) => (self.piece, self.taken) = (piece, 0),
+                Ok(Item::Torn(reason)) => {
+                    self.is_complete = true;
+                    return Err(io::Error::other(reason));
+                }
                 Ok(_) => self.is_complete = true,
                 Err(_) => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the stream broke off")),
             }
@@ -110,20 +126,29 @@ fn unwanted<T>(_: T) -> io::Error {
     io::Error::other("it is not wanted any more")
 }
 
-fn take_apart(stream: Box<dyn Read + Send>, items: &SyncSender<Item>) -> io::Result<()> {
+fn take_apart(stream: Stream, items: &SyncSender<Item>) -> io::Result<()> {
     let mut archive = Archive::new(stream);
+    // A file whose content is there, and that its next member may still call torn.
+    let mut open: Option<String> = None;
     for found in archive.entries()? {
         let mut found = found?;
-        let item = match read_header(&mut found)? {
-            None => continue,
-            Some(item) => item,
-        };
-        let is_file = matches!(&item, Item::Entry(entry) if entry.kind == Kind::File);
-        items.send(item).map_err(unwanted)?;
-        if !is_file {
-            continue;
+        let item = read_member(&mut found)?;
+        if let Some(path) = open.take() {
+            if let Some(Item::Problem(torn, reason)) = &item
+                && *torn == path
+            {
+                items.send(Item::Torn(reason.clone())).map_err(unwanted)?;
+                continue;
+            }
+            items.send(Item::End).map_err(unwanted)?;
         }
-        loop {
+        let Some(item) = item else { continue };
+        open = match &item {
+            Item::Entry(entry) if entry.kind == Kind::File => Some(entry.path.clone()),
+            _ => None,
+        };
+        items.send(item).map_err(unwanted)?;
+        while open.is_some() {
             let mut piece = Vec::new();
             (&mut found).take(PIECE as u64).read_to_end(&mut piece)?;
             let is_last = piece.len() < PIECE;
@@ -132,6 +157,8 @@ fn take_apart(stream: Box<dyn Read + Send>, items: &SyncSender<Item>) -> io::Res
                 break;
             }
         }
+    }
+    if open.is_some() {
         items.send(Item::End).map_err(unwanted)?;
     }
     // Behind the archive's end is padding; behind that stands whether its maker has failed.
@@ -139,7 +166,10 @@ fn take_apart(stream: Box<dyn Read + Send>, items: &SyncSender<Item>) -> io::Res
 }
 
 /// `None` for what is nothing by itself: the root, and records about records.
-fn read_header(found: &mut tar::Entry<'_, Box<dyn Read + Send>>) -> io::Result<Option<Item>> {
+fn read_member(found: &mut tar::Entry<'_, Stream>) -> io::Result<Option<Item>> {
+    if let Some(entry) = read_record(found)? {
+        return Ok(Some(Item::Entry(Box::new(entry))));
+    }
     let Some(path) = plain(&found.path()?) else { return Ok(None) };
     let target = found.link_name()?.map(|it| it.into_owned());
     let header = found.header();
@@ -150,9 +180,13 @@ fn read_header(found: &mut tar::Entry<'_, Box<dyn Read + Send>>) -> io::Result<O
         EntryType::Symlink => Kind::Symlink,
         EntryType::Link => Kind::Hardlink,
         EntryType::XGlobalHeader => return Ok(None),
-        _ => {
-            let path = escape(path.as_os_str().as_bytes());
-            return Ok(Some(Item::Problem(path, "is a socket, a pipe or a device, which are left out")));
+        other => {
+            let mut reason = "is a socket, a pipe or a device, which are left out".to_owned();
+            if other.as_byte() == PROBLEM {
+                reason.clear();
+                found.take(REASON_LIMIT).read_to_string(&mut reason)?;
+            }
+            return Ok(Some(Item::Problem(escape(path.as_os_str().as_bytes()), reason)));
         }
     };
     let id = |id: io::Result<u64>| id.map(|id| u32::try_from(id).unwrap_or_default());
@@ -171,6 +205,19 @@ fn read_header(found: &mut tar::Entry<'_, Box<dyn Read + Send>>) -> io::Result<O
         ..Entry::file(&path, if kind == Kind::File { found.size() } else { 0 })
     };
     Ok(Some(Item::Entry(Box::new(entry))))
+}
+
+/// The entry that [`write_tar`] sent along.
+fn read_record(found: &mut tar::Entry<'_, Stream>) -> io::Result<Option<Entry>> {
+    let Some(records) = found.pax_extensions()? else { return Ok(None) };
+    for record in records {
+        let record = record?;
+        if record.key_bytes() == ENTRY.as_bytes() {
+            // Its digest is what its content gives it.
+            return Ok(Some(Entry { digest: None, ..serde_json::from_slice(record.value_bytes())? }));
+        }
+    }
+    Ok(None)
 }
 
 /// Without a leading `./`; `None` for the root. What leads elsewhere is refused when it is restored, as all else is.

@@ -14,10 +14,10 @@ use stack::{
     failure::{Class, Failure},
 };
 
-use super::{Backup, Watch, class};
+use super::{Backup, Volume, Watch, class};
 
 /// Files that are written at the same time.
-const WORKERS: usize = 2;
+pub(super) const WORKERS: usize = 2;
 
 /// What a database of Grafana's may have beside it, which belongs to that one and to no other.
 const BESIDE: [&str; 3] = ["grafana.db-wal", "grafana.db-journal", "grafana.db-shm"];
@@ -36,6 +36,13 @@ pub enum Target {
         /// Whether it runs.
         runs: bool,
     },
+    /// A volume of Docker's, which no container must use meanwhile.
+    Volume {
+        /// The volume.
+        volume: Volume,
+        /// Whose it is, if it is the stack's.
+        component: Option<Component>,
+    },
     /// Nowhere by itself: what a deploy puts in place is deployed, not restored.
     ByHand,
 }
@@ -45,7 +52,7 @@ impl Target {
     pub(super) fn folder(&self) -> Option<&PathBuf> {
         match self {
             Target::Folder(folder) | Target::Component { folder, .. } => Some(folder),
-            Target::ByHand => None,
+            Target::Volume { .. } | Target::ByHand => None,
         }
     }
 }
@@ -70,6 +77,8 @@ pub struct Planned {
     pub id: String,
     /// By source: where it goes to.
     pub targets: BTreeMap<String, PathBuf>,
+    /// By source: the volume that it goes to.
+    pub volumes: BTreeMap<String, Volume>,
     /// Sources that stay out, and why.
     pub left_out: Vec<(String, String)>,
     /// Files and bytes.
@@ -77,8 +86,13 @@ pub struct Planned {
     options: RestoreOptions,
 }
 
-/// Sources and their folders; sources that have none, and why.
-type Placed = (BTreeMap<String, PathBuf>, Vec<(String, String)>);
+/// Where one source goes.
+enum Place {
+    Folder(PathBuf),
+    Volume(Volume),
+    /// Nowhere, and why.
+    Nowhere(String),
+}
 
 impl Backup {
     /// What a restore would do. Reads no content and writes nothing.
@@ -86,10 +100,26 @@ impl Backup {
         let repository = self.open(None)?;
         let id = repository.find(&back.id).map_err(|error| self.failure("cannot find the snapshot in", &error))?;
         let snapshot = repository.snapshot(&id).map_err(|error| self.failure("cannot read", &error))?;
-        let (targets, left_out) = self.targets(back, &snapshot)?;
-        let options = RestoreOptions { targets, glob: back.glob.clone(), workers: WORKERS };
-        let plan = repository.plan_restore(&id, &options).map_err(|error| self.restore_failure(&id, &error))?;
-        Ok(Planned { id, targets: options.targets.clone(), left_out, plan, options })
+        let options = RestoreOptions { targets: BTreeMap::new(), glob: back.glob.clone(), workers: WORKERS };
+        let (volumes, left_out, plan) = (BTreeMap::new(), Vec::new(), RestorePlan::default());
+        let mut planned = Planned { id, targets: BTreeMap::new(), volumes, left_out, plan, options };
+        for name in names(&snapshot, back.source.as_deref())? {
+            match self.place(name, back.to.as_deref())? {
+                Place::Folder(folder) => drop(planned.targets.insert(name.clone(), folder)),
+                Place::Volume(volume) => drop(planned.volumes.insert(name.clone(), volume)),
+                Place::Nowhere(why) => planned.left_out.push((name.clone(), why)),
+            }
+        }
+        planned.options.targets.clone_from(&planned.targets);
+        let failed = |error| failure(&planned.id, &error);
+        planned.plan = repository.plan_restore(&planned.id, &planned.options).map_err(failed)?;
+        // What is in a volume already does not show from outside.
+        for name in planned.volumes.keys() {
+            let whole = repository.plan_whole(&planned.id, name, back.glob.as_deref()).map_err(failed)?;
+            planned.plan.files += whole.files;
+            planned.plan.bytes += whole.bytes;
+        }
+        Ok(planned)
     }
 
     /// Does it.
@@ -97,70 +127,49 @@ impl Backup {
         for (name, folder) in &planned.targets {
             let own = self.parts.iter().find(|it| it.source.name() == name && it.target.folder() == Some(folder));
             if let Some(Target::Component { component: Component::Grafana, .. }) = own.map(|it| &it.target) {
-                BESIDE.iter().for_each(|name| drop(fs::remove_file(folder.join(name))));
+                clear_beside(folder);
             }
         }
         let repository = self.open(Some(watch))?;
-        repository.restore(&planned.id, &planned.options).map_err(|error| self.restore_failure(&planned.id, &error))
+        let restored = repository.restore(&planned.id, &planned.options);
+        let mut restored = restored.map_err(|error| failure(&planned.id, &error))?;
+        for (name, volume) in &planned.volumes {
+            let glob = planned.options.glob.as_deref();
+            let more = volume.bring_back(&self.repository, &planned.id, name, glob, watch)?;
+            restored.files += more.files;
+            restored.bytes += more.bytes;
+            restored.unchanged += more.unchanged;
+            restored.failed.extend(more.failed);
+        }
+        Ok(restored)
     }
 
-    fn targets(&self, back: &Back, snapshot: &Snapshot) -> Result<Placed, Failure> {
-        let mut names: Vec<&String> = snapshot.sources.keys().collect();
-        if let Some(wanted) = &back.source {
-            let all = names.iter().map(|it| it.as_str()).collect::<Vec<_>>().join(", ");
-            names.retain(|it| *it == wanted);
-            if names.is_empty() {
-                return Err(Failure::new(Class::Settings, format!("the snapshot has no source `{wanted}`"))
-                    .hint(format!("it has {all}")));
-            }
+    fn place(&self, name: &str, to: Option<&Path>) -> Result<Place, Failure> {
+        if let Some(to) = to {
+            return Ok(Place::Folder(to.join(name)));
         }
-        let mut targets = BTreeMap::new();
-        let mut left_out = Vec::new();
-        for name in names {
-            match &back.to {
-                Some(to) => {
-                    targets.insert(name.clone(), to.join(name));
-                }
-                None => match self.place(name)? {
-                    Ok(folder) => {
-                        targets.insert(name.clone(), folder);
-                    }
-                    Err(why) => left_out.push((name.clone(), why)),
-                },
-            }
-        }
-        Ok((targets, left_out))
-    }
-
-    /// Where a source goes in place, or why it goes nowhere.
-    fn place(&self, name: &str) -> Result<Result<PathBuf, String>, Failure> {
         let part = self.parts.iter().find(|it| it.source.name() == name);
         match part.map(|it| &it.target) {
-            Some(Target::Folder(folder)) => Ok(Ok(folder.clone())),
             Some(Target::Component { component, runs: true, .. }) => Err(Failure::new(
                 Class::Refused,
                 format!("{component} runs, and would go on writing to what comes back"),
             )
             .hint(format!("`cargo xtask stop {component}`, restore, `cargo xtask start {component}`"))),
-            Some(Target::Component { folder, .. }) => Ok(Ok(folder.clone())),
-            Some(Target::ByHand) => Ok(Err(format!(
+            Some(Target::Folder(folder) | Target::Component { folder, .. }) => Ok(Place::Folder(folder.clone())),
+            Some(Target::Volume { volume, component }) => match volume.user()? {
+                None => Ok(Place::Volume(volume.clone())),
+                Some(user) => {
+                    let message = format!("container {user} runs, and would go on writing to what comes back");
+                    Err(Failure::new(Class::Refused, message).hint(component.map_or_else(
+                        || format!("`docker stop {user}`, restore, `docker start {user}`"),
+                        |it| format!("`cargo xtask stop {it}`, restore, `cargo xtask start {it}`"),
+                    )))
+                }
+            },
+            Some(Target::ByHand) => Ok(Place::Nowhere(format!(
                 "is deployed, not restored: take it with `backup restore {{ID}} --source {name} --to FOLDER`"
             ))),
-            None => Ok(Err("has no place in this stack: name one with --to".to_owned())),
-        }
-    }
-
-    fn restore_failure(&self, id: &str, error: &RestoreError) -> Failure {
-        let class = match error {
-            RestoreError::Store(error) => class(error),
-            RestoreError::NoSource(_) => Class::Settings,
-            RestoreError::Refused { .. } => Class::Refused,
-            RestoreError::Target { .. } => Class::Failed,
-        };
-        let failure = Failure::new(class, format!("cannot restore {id}")).because(error);
-        match error.hint() {
-            Some(hint) => failure.hint(hint),
-            None => failure,
+            None => Ok(Place::Nowhere("has no place in this stack: name one with --to".to_owned())),
         }
     }
 
@@ -173,9 +182,43 @@ impl Backup {
         folder: &Path,
     ) -> Result<Restored, Failure> {
         let snapshot = repository.snapshot(id).map_err(|error| self.failure("cannot read", &error))?;
-        let back = Back { source: source.map(str::to_owned), to: Some(folder.to_owned()), ..Back::default() };
-        let (targets, _) = self.targets(&back, &snapshot)?;
+        let sources = names(&snapshot, source)?;
+        let targets = sources.into_iter().map(|name| (name.clone(), folder.join(name))).collect();
         let options = RestoreOptions { targets, glob: None, workers: WORKERS };
-        repository.drill(id, &options).map_err(|error| self.restore_failure(id, &error))
+        repository.drill(id, &options).map_err(|error| failure(id, &error))
+    }
+}
+
+/// The sources of a snapshot, or the one of them that is wanted.
+fn names<'s>(snapshot: &'s Snapshot, wanted: Option<&str>) -> Result<Vec<&'s String>, Failure> {
+    let mut names: Vec<&String> = snapshot.sources.keys().collect();
+    if let Some(wanted) = wanted {
+        let all = names.iter().map(|it| it.as_str()).collect::<Vec<_>>().join(", ");
+        names.retain(|it| *it == wanted);
+        if names.is_empty() {
+            return Err(Failure::new(Class::Settings, format!("the snapshot has no source `{wanted}`"))
+                .hint(format!("it has {all}")));
+        }
+    }
+    Ok(names)
+}
+
+/// Removes what belongs to the database that is there, and not to the one that comes.
+pub(super) fn clear_beside(folder: &Path) {
+    BESIDE.iter().for_each(|name| drop(fs::remove_file(folder.join(name))));
+}
+
+/// A restore that went wrong, in the words of the host.
+pub(super) fn failure(id: &str, error: &RestoreError) -> Failure {
+    let class = match error {
+        RestoreError::Store(error) => class(error),
+        RestoreError::NoSource(_) => Class::Settings,
+        RestoreError::Refused { .. } => Class::Refused,
+        RestoreError::Target { .. } => Class::Failed,
+    };
+    let failure = Failure::new(class, format!("cannot restore {id}")).because(error);
+    match error.hint() {
+        Some(hint) => failure.hint(hint),
+        None => failure,
     }
 }

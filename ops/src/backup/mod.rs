@@ -11,6 +11,7 @@ mod preflight;
 mod prometheus;
 mod run;
 mod schedule;
+mod volume;
 
 use std::{
     ops::ControlFlow,
@@ -38,6 +39,7 @@ pub use self::{
     preflight::{Allowed, Preflight},
     run::{Ran, SaveRequest, prune},
     schedule::{Scheduled, is_scheduled, schedule, unschedule},
+    volume::{Volume, restore_source, tell_source},
 };
 
 /// What agents are configured with, below the home folder of the user that the stack runs as.
@@ -81,6 +83,8 @@ pub struct Stack {
     pub root: Root,
     /// The model store.
     pub models: PathBuf,
+    /// The image that holds our program, where the stack runs in containers.
+    image: Option<String>,
 }
 
 /// A source, and where it goes back to.
@@ -136,7 +140,7 @@ impl Backup {
             "Darwin" => PathBuf::from("/Volumes/Backup/frontier-llm"),
             _ => PathBuf::from("/var/backups/frontier-llm"),
         });
-        let stack = Stack { root, models };
+        let stack = Stack { root, models, image: image(observed) };
         let mut parts = Vec::new();
         for source in BackupSource::ALL {
             let mut part = stack.part(source, observed, folder)?;
@@ -148,6 +152,10 @@ impl Backup {
             let name = root.file_name().unwrap_or_default().to_string_lossy().into_owned();
             let source = FolderSource { excludes: settings.backup.excludes.clone(), ..FolderSource::new(&name, &root) };
             parts.push(Part { source: Box::new(source), target: Target::Folder(root), is_saved: true });
+        }
+        for name in &settings.backup.volumes {
+            let volume = Volume { name: name.clone(), image: stack.image.clone(), asked: None };
+            parts.push(in_volume(name, volume, None));
         }
         Ok(Backup {
             repository,
@@ -205,12 +213,15 @@ impl Stack {
         let name = source.name();
         Ok(match source {
             BackupSource::Models => part(manifest::source(&self.models), &self.models, true),
+            BackupSource::Prometheus | BackupSource::Grafana if self.image.is_some() => {
+                let own = if source == BackupSource::Grafana { Component::Grafana } else { Component::Prometheus };
+                self.contained(name, own, observed)
+            }
             BackupSource::Prometheus => self.prometheus(observed),
             BackupSource::Grafana => {
                 let data = self.root.data().join("grafana");
-                let source = SqliteSource::new(FolderSource::new(name, &data), "grafana.db");
                 let target = component(observed, Component::Grafana, &data);
-                Part { target, ..part(source, &data, data.is_dir()) }
+                Part { target, ..part(grafana(&data), &data, data.is_dir()) }
             }
             BackupSource::Agents => {
                 let home = home(Path::new("~"))?;
@@ -225,10 +236,23 @@ impl Stack {
                 Part { target: Target::ByHand, ..part(source, folder, any) }
             }
             BackupSource::Secrets => {
-                let folder = self.root.secrets();
-                part(FolderSource::new(name, &folder), &folder, folder.is_dir())
+                let state = self.root.state();
+                let only: Vec<PathBuf> = self.root.confidential().into();
+                let any = only.iter().any(|it| state.join(it).exists());
+                part(FolderSource { only, ..FolderSource::new(name, &state) }, &state, any)
             }
         })
+    }
+
+    /// What a component keeps in a volume that is called as the source is.
+    fn contained(&self, name: &str, own: Component, observed: &Observed) -> Part {
+        let content = observed.current_release().map(|it| &it.content);
+        let is_there = content.is_some_and(|it| it.services.iter().any(|it| it.component == own));
+        let port = content.and_then(|it| it.ports.get(&own)).map_or(0, |port| port.chosen);
+        let container = observed.components.get(&own).and_then(|it| it.container.clone());
+        let asked = (own == Component::Prometheus).then(|| (format!("http://127.0.0.1:{port}"), container));
+        let volume = Volume { name: self.root.volume(name), image: self.image.clone(), asked };
+        Part { is_saved: is_there, ..in_volume(name, volume, Some(own)) }
     }
 
     fn prometheus(&self, observed: &Observed) -> Part {
@@ -241,6 +265,21 @@ impl Stack {
         let source = prometheus::PrometheusSource::new(url, &data);
         Part { target: component(observed, Component::Prometheus, &data), ..part(source, &data, service.is_some()) }
     }
+}
+
+/// The image that our program is in where it is the gateway of a stack in containers.
+fn image(observed: &Observed) -> Option<String> {
+    let release = observed.current_release().filter(|it| it.content.runtime == Runtime::Docker)?;
+    Some(release.service(Component::Gateway)?.container()?.image_id.clone())
+}
+
+/// Grafana's folder, wherever it is.
+fn grafana(data: &Path) -> SqliteSource {
+    SqliteSource::new(FolderSource::new(BackupSource::Grafana.name(), data), "grafana.db")
+}
+
+fn in_volume(name: &str, volume: Volume, component: Option<Component>) -> Part {
+    Part { source: Box::new(volume.source(name)), target: Target::Volume { volume, component }, is_saved: true }
 }
 
 fn part(source: impl Source + 'static, folder: &Path, is_saved: bool) -> Part {

@@ -7,6 +7,7 @@
 //! of it is there.
 
 use std::{
+    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
 };
@@ -16,7 +17,7 @@ use stack::failure::{Class, Doing, Failure};
 
 use super::{
     Outcome, SCHEMA,
-    compare::{Baseline, Comparison, Kept},
+    compare::{Baseline, Comparison, Kept, Verdict},
     record::Record,
     report,
 };
@@ -24,13 +25,26 @@ use super::{
 /// Beside whatever it is about.
 const REPORT: &str = "report.html";
 
+const RESULT: &str = "result.json";
+
+const COMPARISON: &str = "comparison.json";
+
 /// Where results are kept.
 #[derive(Debug, Clone)]
 pub struct Store {
     folder: PathBuf,
 }
 
-/// A result, as a list shows it.
+/// What a folder holds.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Found {
+    /// Of one model, with its records.
+    Result(Box<Outcome>),
+    /// Of two things.
+    Comparison(Box<Kept>),
+}
+
+/// A result or a comparison, as a list shows it.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Entry {
     /// Its folder's name.
@@ -40,20 +54,35 @@ pub struct Entry {
     pub summary: Option<Summary>,
 }
 
-/// What a list shows of a result.
+/// What a list shows of what was found.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Summary {
-    /// When.
-    pub began: String,
-    /// What was measured.
-    pub model: String,
-    /// How many runs it has.
-    pub runs: usize,
-    /// Answers.
-    pub answered: usize,
-    /// Why it ended before its time.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub broken_off: Option<String>,
+#[serde(untagged)]
+pub enum Summary {
+    /// Of a result.
+    Result {
+        /// When.
+        began: String,
+        /// What was measured.
+        model: String,
+        /// How many runs it has.
+        runs: usize,
+        /// Answers.
+        answered: usize,
+        /// Why it ended before its time.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        broken_off: Option<String>,
+    },
+    /// Of a comparison.
+    Comparison {
+        /// When.
+        ended: String,
+        /// What was there.
+        a: String,
+        /// What was judged.
+        b: String,
+        /// What each metric says of it.
+        verdicts: BTreeMap<String, Verdict>,
+    },
 }
 
 impl Store {
@@ -71,7 +100,7 @@ impl Store {
         let id = format!("{}-{}", slug(&outcome.began), slug(&outcome.model.name));
         let records: Result<Vec<String>, Failure> = outcome.records.iter().map(line).collect();
         let page = report::page(outcome);
-        self.place(id, &[("result.json", json(outcome)?), ("records.jsonl", records?.concat()), (REPORT, page)])
+        self.place(id, &[(RESULT, json(outcome)?), ("records.jsonl", records?.concat()), (REPORT, page)])
     }
 
     /// Keeps a comparison and its report; gives its folder.
@@ -82,7 +111,7 @@ impl Store {
     pub fn keep_comparison(&self, kept: &Kept) -> Result<PathBuf, Failure> {
         let Comparison { a, b, .. } = &kept.comparison;
         let id = format!("{}-{}-against-{}", slug(&kept.ended), slug(b), slug(a));
-        self.place(id, &[("comparison.json", json(kept)?), (REPORT, report::comparison(kept))])
+        self.place(id, &[(COMPARISON, json(kept)?), (REPORT, report::comparison(kept))])
     }
 
     /// Makes a folder of these files, under this name or one like it.
@@ -105,14 +134,7 @@ impl Store {
     /// If they cannot be listed.
     pub fn list(&self) -> Result<Vec<Entry>, Failure> {
         let entry = |id: String| {
-            let outcome: Option<Outcome> = read(&self.folder.join(&id).join("result.json")).ok();
-            let summary = outcome.map(|it| Summary {
-                answered: it.answered(),
-                began: it.began,
-                model: it.model.name,
-                runs: it.runs.len(),
-                broken_off: it.broken_off,
-            });
+            let summary = open(&self.folder.join(&id)).ok().map(|found| found.summary());
             Entry { id, summary }
         };
         Ok(self.ids()?.into_iter().map(entry).collect())
@@ -124,19 +146,20 @@ impl Store {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
             Err(error) => return Err(error).doing("cannot list", &self.folder),
         };
-        let results = entries.flatten().filter(|entry| entry.path().join("result.json").exists());
+        let holds = |folder: &Path| [RESULT, COMPARISON].iter().any(|name| folder.join(name).exists());
+        let results = entries.flatten().filter(|entry| holds(&entry.path()));
         let mut ids: Vec<String> = results.filter_map(|entry| entry.file_name().into_string().ok()).collect();
         ids.retain(|id| !id.starts_with('.'));
         ids.sort();
         Ok(ids)
     }
 
-    /// The result of this name, or the last one; with its records.
+    /// What has this name, or the last one; a result with its records.
     ///
     /// # Errors
     ///
     /// If there is none, or it is of another schema.
-    pub fn result(&self, id: Option<&str>) -> Result<(PathBuf, Outcome), Failure> {
+    pub fn find(&self, id: Option<&str>) -> Result<(PathBuf, Found), Failure> {
         let ids = self.ids()?;
         let found = match id {
             Some(id) => ids.iter().find(|it| *it == id),
@@ -144,23 +167,29 @@ impl Store {
         };
         let id = found.ok_or_else(|| self.nothing(id))?;
         let folder = self.folder.join(id);
-        let mut outcome: Outcome = read(&folder.join("result.json"))?;
-        let path = folder.join("records.jsonl");
-        let text = fs::read_to_string(&path).doing("cannot read", &path)?;
-        let records: Result<Vec<Record>, _> = text.lines().map(serde_json::from_str).collect();
-        outcome.records = records.map_err(|error| damaged(&path, &error))?;
-        Ok((folder, outcome))
+        let mut found = open(&folder)?;
+        if let Found::Result(outcome) = &mut found {
+            let path = folder.join("records.jsonl");
+            let text = fs::read_to_string(&path).doing("cannot read", &path)?;
+            let records: Result<Vec<Record>, _> = text.lines().map(serde_json::from_str).collect();
+            outcome.records = records.map_err(|error| damaged(&path, &error))?;
+        }
+        Ok((folder, found))
     }
 
-    /// Writes a result's report anew; gives its file.
+    /// Writes the report of a result or a comparison anew; gives its file.
     ///
     /// # Errors
     ///
-    /// As [`Store::result`], or if it cannot be written.
+    /// As [`Store::find`], or if it cannot be written.
     pub fn report(&self, id: Option<&str>) -> Result<PathBuf, Failure> {
-        let (folder, outcome) = self.result(id)?;
+        let (folder, found) = self.find(id)?;
         let path = folder.join(REPORT);
-        write(&path, &report::page(&outcome))?;
+        let page = match found {
+            Found::Result(outcome) => report::page(&outcome),
+            Found::Comparison(kept) => report::comparison(&kept),
+        };
+        write(&path, &page)?;
         Ok(path)
     }
 
@@ -205,6 +234,34 @@ impl Store {
         }
         read(&path)
     }
+}
+
+impl Found {
+    fn summary(self) -> Summary {
+        match self {
+            Found::Result(it) => Summary::Result {
+                answered: it.answered(),
+                began: it.began,
+                model: it.model.name,
+                runs: it.runs.len(),
+                broken_off: it.broken_off,
+            },
+            Found::Comparison(it) => {
+                let verdicts = it.comparison.findings.into_iter().map(|finding| (finding.metric, finding.verdict));
+                let Comparison { a, b, .. } = it.comparison;
+                Summary::Comparison { ended: it.ended, a, b, verdicts: verdicts.collect() }
+            }
+        }
+    }
+}
+
+/// What a folder holds, without a result's records.
+fn open(folder: &Path) -> Result<Found, Failure> {
+    let comparison = folder.join(COMPARISON);
+    if comparison.exists() {
+        return read(&comparison).map(|it| Found::Comparison(Box::new(it)));
+    }
+    read(&folder.join(RESULT)).map(|it| Found::Result(Box::new(it)))
 }
 
 /// Something for a file's name: everything but letters, digits, dots, `-` and `_` becomes `-`.
@@ -267,12 +324,13 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::below(folder.path());
         assert_eq!(store.list().unwrap(), []);
-        assert_eq!(store.result(None).unwrap_err().class, Class::Nothing);
+        assert_eq!(store.find(None).unwrap_err().class, Class::Nothing);
         let first = store.keep(&outcome()).unwrap();
         let second = store.keep(&outcome()).unwrap();
         assert!(first.ends_with("2026-01-31T12-00-00Z-a-b-c") && second.ends_with("2026-01-31T12-00-00Z-a-b-c-2"));
-        assert_eq!(store.result(Some("2026-01-31T12-00-00Z-a-b-c")).unwrap(), (first, outcome()));
-        assert_eq!(store.result(None).unwrap().0, second);
+        let found = Found::Result(Box::new(outcome()));
+        assert_eq!(store.find(Some("2026-01-31T12-00-00Z-a-b-c")).unwrap(), (first, found));
+        assert_eq!(store.find(None).unwrap().0, second);
         assert_eq!(store.list().unwrap().len(), 2);
         assert!(store.report(None).unwrap().exists());
     }
@@ -282,7 +340,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::below(folder.path());
         store.keep(&Outcome { schema: 2, ..outcome() }).unwrap();
-        let refused = store.result(None).unwrap_err();
+        let refused = store.find(None).unwrap_err();
         assert!(refused.message.ends_with("is of schema 2; this program reads 1"), "{refused}");
         assert_eq!(store.list().unwrap()[0].summary, None);
         assert_eq!(store.baseline("../x").unwrap_err().class, Class::Settings);

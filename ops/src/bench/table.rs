@@ -9,7 +9,7 @@ use super::{
     compare::{Comparison, Finding, Verdict},
     record::{Label, Run},
     statistic::Distribution,
-    store::Entry,
+    store::{Entry, Summary},
 };
 
 const DASH: &str = "–";
@@ -180,21 +180,32 @@ pub fn comparison(comparison: &Comparison) -> String {
 /// `worse`, `undecidable (needs 9 more blocks)`.
 pub fn verdict(finding: &Finding) -> String {
     match finding.verdict {
-        Verdict::Better => "better".to_owned(),
-        Verdict::Same => "same".to_owned(),
-        Verdict::Worse => "worse".to_owned(),
         Verdict::Undecidable => {
             format!("undecidable (needs {} more blocks)", finding.blocks_more.unwrap_or_default())
         }
+        decided => word(decided).to_owned(),
     }
 }
 
-/// The results that there are.
+fn word(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Better => "better",
+        Verdict::Same => "same",
+        Verdict::Worse => "worse",
+        Verdict::Undecidable => "undecidable",
+    }
+}
+
+/// The results and comparisons that there are.
 pub fn list(entries: &[Entry]) -> String {
     let line = |entry: &Entry| match &entry.summary {
-        Some(it) => {
-            let broken = it.broken_off.as_ref().map_or(String::new(), |why| format!("  not complete: {why}"));
-            format!("{:<64} {:>2} runs {:>5} answers{broken}\n", entry.id, it.runs, it.answered)
+        Some(Summary::Result { runs, answered, broken_off, .. }) => {
+            let broken = broken_off.as_ref().map_or(String::new(), |why| format!("  not complete: {why}"));
+            format!("{:<64} {runs:>2} runs {answered:>5} answers{broken}\n", entry.id)
+        }
+        Some(Summary::Comparison { verdicts, .. }) => {
+            let said: Vec<String> = verdicts.iter().map(|(metric, it)| format!("{metric} {}", word(*it))).collect();
+            format!("{:<64} {}\n", entry.id, said.join(", "))
         }
         None => format!("{:<64} of another schema\n", entry.id),
     };

@@ -40,9 +40,16 @@ struct Authority {
     from: NaiveDate,
 }
 
-/// The certificate that the edge has.
+/// The certificate that the edge has. One by another authority than the host has now is none: clients were told to trust
+/// the one that a backup has brought back.
 pub(super) fn read(root: &Root) -> Result<Option<Certificate>, Failure> {
-    durable::read_json(&root.authority().join("edge.json"))
+    let found: Option<Certificate> = durable::read_json(&root.authority().join("edge.json"))?;
+    Ok(found.filter(|it| !it.internal || it.authority == known(root)))
+}
+
+/// The authority that there is, by its certificate's digest.
+fn known(root: &Root) -> Option<String> {
+    fs::read(root.authority().join("authority.pem")).ok().map(|pem| sha256_hex(&pem))
 }
 
 /// The digest of a certificate and its key that lie elsewhere.
@@ -69,6 +76,7 @@ pub(super) fn certify(root: &Root, names: &[String], files: Option<&[PathBuf; 2]
                 names: Vec::new(),
                 expires: ends(certificate),
                 internal: false,
+                authority: None,
             };
             (text, key, facts)
         }
@@ -138,7 +146,8 @@ fn issue(root: &Root, names: &[String]) -> Result<Result<Made, Failure>, rcgen::
     let certificate = params.signed_by(&key, &issuer)?.pem().into_bytes();
     let key = key.serialize_pem().into_bytes();
     let expires = last.and_hms_opt(0, 0, 0).map(|time| time.and_utc());
-    let facts = Certificate { digest: digest(&certificate, &key), names, expires, internal: true };
+    let digest = digest(&certificate, &key);
+    let facts = Certificate { digest, names, expires, internal: true, authority: known(root) };
     Ok(Ok((certificate, key, facts)))
 }
 
@@ -189,4 +198,28 @@ fn lasts(params: &mut CertificateParams, from: NaiveDate, days: u64) -> NaiveDat
     let date = |day: NaiveDate| date_time_ymd(day.year(), day.month() as u8, day.day() as u8);
     (params.not_before, params.not_after) = (date(yesterday), date(last));
     last
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_another_authority_made_is_no_certificate() {
+        let (old, new) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let [old, new] = [&old, &new].map(|it| Root::new(it.path().to_owned()));
+        let names = ["host.local".to_owned()];
+        for root in [&old, &new] {
+            certify(root, &names, None).unwrap();
+            assert!(read(root).unwrap().is_some_and(|it| it.names.contains(&names[0])));
+        }
+        // The old host's comes back from a backup.
+        for name in ["authority.json", "authority.key", "authority.pem"] {
+            fs::copy(old.authority().join(name), new.authority().join(name)).unwrap();
+        }
+        assert_eq!(read(&new).unwrap(), None);
+        certify(&new, &names, None).unwrap();
+        assert!(read(&new).unwrap().is_some());
+        assert_eq!(known(&new), known(&old));
+    }
 }

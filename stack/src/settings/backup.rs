@@ -16,6 +16,8 @@ pub struct Backup {
     pub sources: Vec<BackupSource>,
     /// Folders that are saved as well; each is called by its last part.
     pub folders: Vec<PathBuf>,
+    /// Volumes of Docker's that are saved as well.
+    pub volumes: Vec<String>,
     /// Globs of what is left out of those folders.
     pub excludes: Vec<String>,
     /// Which snapshots stay.
@@ -34,6 +36,7 @@ impl Default for Backup {
             repository: None,
             sources: BackupSource::ALL.to_vec(),
             folders: Vec::new(),
+            volumes: Vec::new(),
             excludes: Vec::new(),
             keep: Keep { last: 3, hourly: 0, daily: 7, weekly: 5, monthly: 12, yearly: 0 },
             at: TimeOfDay { hour: 2, minute: 0 },
@@ -68,7 +71,7 @@ pub enum BackupSource {
     Agents,
     /// `stack.toml` and `local/`.
     Settings,
-    /// What `cargo xtask secret` keeps.
+    /// What `cargo xtask secret` keeps, the API keys' hashes, and the authority that clients were told to trust.
     Secrets,
 }
 
@@ -121,6 +124,7 @@ pub(super) fn read(mut table: Table<'_, '_>, backup: &mut Backup) {
     table.text("repository", &mut backup.repository, value::folder);
     table.list("sources", &mut backup.sources, source);
     table.list("folders", &mut backup.folders, folder);
+    table.list("volumes", &mut backup.volumes, volume);
     table.list("excludes", &mut backup.excludes, glob);
     table.whole("keep_last", &mut backup.keep.last, 0..=100_000u32);
     table.whole("keep_hourly", &mut backup.keep.hourly, 0..=100_000u32);
@@ -131,11 +135,12 @@ pub(super) fn read(mut table: Table<'_, '_>, backup: &mut Backup) {
     table.text("at", &mut backup.at, time_of_day);
     table.flag("prune", &mut backup.prune);
     table.flag("drill", &mut backup.drill);
-    let names: Vec<_> = backup.folders.iter().map(|it| it.file_name()).collect();
+    let folders = backup.folders.iter().filter_map(|it| it.file_name()?.to_str());
+    let names: Vec<&str> = folders.chain(backup.volumes.iter().map(String::as_str)).collect();
     let twice = names.iter().enumerate().find(|(at, name)| names[..*at].contains(name));
-    if let (Some((at, _)), Some(span)) = (twice, table.written("folders")) {
-        let message = format!("two folders are called \"{}\"", backup.folders[at].display());
-        table.fault(span, Wrong::new(message, "save the folder that holds both of them"));
+    if let (Some((_, name)), Some(span)) = (twice, table.written("volumes").or(table.written("folders"))) {
+        let message = format!("two things that are saved are called \"{name}\"");
+        table.fault(span, Wrong::new(message, "save the folder that holds it"));
     }
 }
 
@@ -154,6 +159,23 @@ fn folder(text: &str) -> Result<PathBuf, Wrong> {
             "save the folder that it is in",
         )),
         _ => Ok(folder),
+    }
+}
+
+/// A name as Docker takes it.
+fn volume(text: &str) -> Result<String, Wrong> {
+    let is_name = text.starts_with(|it: char| it.is_ascii_alphanumeric())
+        && text.chars().all(|it| it.is_ascii_alphanumeric() || "_.-".contains(it));
+    match (is_name, source(text)) {
+        (true, Err(_)) => Ok(text.to_owned()),
+        (true, Ok(_)) => Err(Wrong::new(
+            format!("a volume called \"{text}\" would be taken for a part of the stack"),
+            "the stack's own volumes are saved anyway; one of yours has to be called otherwise",
+        )),
+        _ => Err(Wrong::new(
+            format!("{text:?} is not a volume's name"),
+            "write what `docker volume ls` shows; a folder belongs to `folders`",
+        )),
     }
 }
 
@@ -188,7 +210,10 @@ mod tests {
         for (text, words) in [
             ("sources = [\"modles\"]", "\"modles\" is not a source"),
             ("folders = [\"/srv/models\"]", "taken for a part of the stack"),
-            ("folders = [\"/a/x\", \"/b/x\"]", "two folders are called"),
+            ("folders = [\"/a/x\", \"/b/x\"]", "are called \"x\""),
+            ("folders = [\"/a/x\"]\nvolumes = [\"x\"]", "are called \"x\""),
+            ("volumes = [\"/a/x\"]", "is not a volume's name"),
+            ("volumes = [\"grafana\"]", "taken for a part of the stack"),
             ("excludes = [\"/\"]", "is not a glob"),
             ("at = \"2:00\"", "is not a time of day"),
             ("at = \"24:00\"", "is not a time of day"),

@@ -1,6 +1,7 @@
 //! Bringing things back, and carrying models about.
 
 use std::{
+    collections::BTreeMap,
     fmt::Write as _,
     path::Path,
     time::{Duration, Instant},
@@ -76,14 +77,19 @@ fn plan_page(planned: &Planned) -> String {
     for (name, folder) in &planned.targets {
         let _ = writeln!(page, "  {name:<14}to {}", folder.display());
     }
+    for (name, volume) in &planned.volumes {
+        let _ = writeln!(page, "  {name:<14}to volume {}", volume.name);
+    }
     page
 }
 
 fn plan_json(planned: &Planned) -> Value {
     let plan = &planned.plan;
+    let volumes: BTreeMap<&String, &String> = planned.volumes.iter().map(|(name, it)| (name, &it.name)).collect();
     json!({
         "snapshot": planned.id,
         "targets": planned.targets,
+        "volumes": volumes,
         "files": plan.files,
         "bytes": plan.bytes,
         "present": plan.present,

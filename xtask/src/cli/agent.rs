@@ -10,6 +10,9 @@ pub(crate) enum Agent {
         /// [{"name","title","good_at","bad_at","refused"?,"installed"?,"configured"?,"tested"}]
         #[arg(long)]
         json: bool,
+        /// Whose: of the client, the machine that you type at; or of the host, for work over ssh
+        #[arg(long, value_name = "WHERE", value_enum, default_value_t = Side::Client, hide_possible_values = true)]
+        on: Side,
     },
     /// Install an agent into ~/.local/bin, without root
     Install {

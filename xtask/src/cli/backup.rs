@@ -19,7 +19,8 @@ pub(crate) struct Backup {
     /// Show what would be saved and pruned, and whether it could be; reads no contents, writes nothing
     #[arg(long)]
     pub(crate) dry_run: bool,
-    /// Only this source: models, prometheus, grafana, agents, settings, secrets, or a folder of backup.folders
+    /// Only this source: models, prometheus, grafana, agents, settings, secrets, a folder of backup.folders, a volume of
+    /// backup.volumes
     #[arg(long, value_name = "NAME")]
     pub(crate) source: Option<String>,
     /// What you call the snapshot

@@ -82,13 +82,13 @@ pub(crate) struct BenchLoad {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum BenchVerb {
-    /// Show the results that are kept
+    /// Show the results and comparisons that are kept
     List {
-        /// [{"id","began","model","runs","answered","broken_off"?}]
+        /// `[{"id","began","model","runs","answered","broken_off"?}]`; of a comparison {"id","ended","a","b","verdicts"}
         #[arg(long)]
         json: bool,
     },
-    /// Show a result
+    /// Show a result or a comparison
     Show {
         /// As `bench list` shows it [default: the last]
         id: Option<String>,
@@ -96,7 +96,7 @@ pub(crate) enum BenchVerb {
         #[arg(long)]
         json: bool,
     },
-    /// Write a result's report anew, and say where it is
+    /// Write a report anew, and say where it is
     Report {
         /// As `bench list` shows it [default: the last]
         id: Option<String>,

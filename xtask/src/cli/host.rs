@@ -89,6 +89,27 @@ pub(crate) enum HostVerb {
         #[arg(long)]
         warm: Vec<String>,
     },
+    /// In a container: tell what a volume holds, as a tar stream
+    Source {
+        name: String,
+        folder: PathBuf,
+        #[arg(long)]
+        url: Option<String>,
+        #[arg(long)]
+        entries: bool,
+    },
+    /// In a container: restore a source to a volume, and tell how far it is
+    Restore {
+        id: String,
+        #[arg(long)]
+        repository: PathBuf,
+        #[arg(long)]
+        source: String,
+        #[arg(long)]
+        path: Option<String>,
+        #[arg(long)]
+        to: PathBuf,
+    },
     /// Ask whether a URL answers: the health check of a container that has nothing but this program
     Probe { url: String },
 }

@@ -13,10 +13,6 @@ use crate::{
 const WHOLE: &str = ".whole-copy";
 
 impl Docker<'_> {
-    fn volume(&self, name: &str) -> String {
-        format!("{}_{name}", self.project)
-    }
-
     fn copy_of(&self, name: &str, release: &ReleaseId) -> String {
         format!("{}_{name}_before_{release}", self.project)
     }
@@ -33,7 +29,7 @@ impl Docker<'_> {
         release: &ReleaseId,
         follow: &mut Follow<'_>,
     ) -> Result<(), Failure> {
-        let (from, to) = (self.volume(name), self.copy_of(name, release));
+        let (from, to) = (self.root.volume(name), self.copy_of(name, release));
         if !self.has(&from)? {
             return Ok(());
         }
@@ -51,7 +47,7 @@ impl Docker<'_> {
         release: &ReleaseId,
         follow: &mut Follow<'_>,
     ) -> Result<(), Failure> {
-        let (from, to) = (self.copy_of(name, release), self.volume(name));
+        let (from, to) = (self.copy_of(name, release), self.root.volume(name));
         if !self.has(&from)? {
             return Ok(());
         }

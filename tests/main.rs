@@ -10,6 +10,7 @@ mod backup;
 mod bench;
 mod cli;
 mod contract;
+mod convert;
 mod crash;
 mod cut;
 mod deploy;

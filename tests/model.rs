@@ -238,6 +238,7 @@ fn tools(stage: &Stage) {
                 printf '#!/bin/sh\\necho convert >>ran; cp tiny.gguf \"$6\"\\n' >$3/bin/python; chmod +x $3/bin/*; exit 0";
     stage.fake("python3", make);
     stage.fake("convert_hf_to_gguf.py", "exit 1");
+    fs::create_dir(stage.path("bin/gguf-py")).unwrap();
     stage.write("source/config.json", "{}");
     stage.write("source/model.safetensors", "0123456789abcdef");
     stage.write("source/tokenizer_config.json", r#"{"eos_token": "<|im_end|>"}"#);

@@ -25,16 +25,6 @@ const LLAMA_CPP: &str = "https://github.com/ggml-org/llama.cpp";
 /// Its release: the converter and what it needs change from one to the next.
 const LLAMA_CPP_TAG: &str = "b10488";
 
-/// What that release's converter imports, where it was installed without its own list.
-const CONVERTER_NEEDS: [&str; 6] = [
-    "gguf==0.19.0",
-    "torch==2.11.0",
-    "transformers==4.57.6",
-    "sentencepiece==0.2.1",
-    "protobuf==4.25.8",
-    "numpy==1.26.4",
-];
-
 /// The hub's client, pinned: it resumes a download by itself.
 const HUB_CLIENT: &str = "huggingface_hub==0.36.0";
 
@@ -67,7 +57,7 @@ pub struct Tools {
     pub quantize: Option<PathBuf>,
     /// Merges shards.
     pub split: Option<PathBuf>,
-    /// `convert_hf_to_gguf.py`.
+    /// `convert_hf_to_gguf.py`, in a tree of llama.cpp's source.
     pub converter: Option<PathBuf>,
     /// Homebrew.
     pub brew: Option<PathBuf>,
@@ -142,7 +132,10 @@ impl Tools {
         Tools {
             quantize: process::find("llama-quantize"),
             split: process::find("llama-gguf-split"),
-            converter: process::find("convert_hf_to_gguf.py"),
+            // Behind a link it would not find its own parts, and PyPI's are of another release.
+            converter: process::find("convert_hf_to_gguf.py")
+                .and_then(|path| fs::canonicalize(path).ok())
+                .filter(|path| path.with_file_name("gguf-py").is_dir()),
             brew: process::find("brew"),
             is_mac: system == "Darwin",
         }
@@ -325,12 +318,7 @@ fn environment(wanted: &Wanted, tools: &Tools) -> Step {
     }
     if !matches!(wanted.source, Source::Ready(_)) {
         let listed = converter(wanted, tools).with_file_name("requirements/requirements-convert_hf_to_gguf.txt");
-        let needs = match tools.converter {
-            Some(_) => CONVERTER_NEEDS.map(str::to_owned).to_vec(),
-            None => vec!["-r".to_owned(), text(&listed)],
-        };
-        let args: Vec<&str> = std::iter::once("install").chain(needs.iter().map(String::as_str)).collect();
-        commands.push(command(pip, &args));
+        commands.push(command(pip, &["install", "-r", &text(&listed)]));
     }
     let output = Output::Mark(wanted.work.join("venv.done"));
     Step { what: "make a Python environment".to_owned(), bytes: None, commands, output }

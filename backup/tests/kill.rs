@@ -46,7 +46,9 @@ fn change(from: &Path, number: u64) {
 fn work(place: &Path) {
     let repository = Repository::at(&place.join("repository")).unwrap();
     let first = Utc::now().timestamp_micros().cast_unsigned();
-    (first..).for_each(|number| turn(&repository, place, number));
+    for number in first.. {
+        turn(&repository, place, number);
+    }
 }
 
 /// A save, and by its number what else there is to do.

@@ -325,6 +325,17 @@ fn an_engine_that_is_not_what_it_should_be_is_not_unpacked() {
 }
 
 #[test]
+fn a_model_that_does_not_fit_is_refused_before_its_first_byte() {
+    let Some(mac) = mac() else { return };
+    mac.ok("deploy");
+    let too_large = "qwen3-coder:480b";
+    mac.run(&format!("model pull {too_large}")).exits(7).says("it does not fit: it needs").says("--force");
+    assert!(!mac.ok("model list").stdout.contains(too_large));
+    mac.ok(&format!("model pull {too_large} --force")).says(&format!("{too_large} answers"));
+    assert!(mac.ok("model list").stdout.contains(too_large));
+}
+
+#[test]
 fn what_was_stopped_starts_again_without_root_and_a_supervisor_that_dies_is_replaced() {
     let Some(mac) = mac() else { return };
     mac.ok("deploy");

@@ -185,8 +185,9 @@ impl Server {
         self.processes().iter().map(kib).sum::<f64>() / 1024.0
     }
 
-    async fn is_up(&self) {
+    async fn is_up(&mut self) {
         while TcpStream::connect(self.address).await.is_err() {
+            assert!(self.child.try_wait().unwrap().is_none(), "{} has ended before it answered", self.name);
             time::sleep(Duration::from_millis(10)).await;
         }
     }
@@ -336,16 +337,16 @@ async fn measure(litellm: Option<&str>) {
     let addresses = [free_address().await, free_address().await, free_address().await];
     let [engine, _, gateway_at] = addresses.map(|address| address.to_string());
     let config = nginx(folder.path(), addresses[1], addresses[0]);
-    let servers = [
+    let mut servers = [
         Server::start("direct", "0", addresses[0], &[&own, "engine", &engine]),
         Server::start("nginx", "1", addresses[1], &["nginx", "-c", &config]),
         Server::start("gateway", "1", addresses[2], &[&own, "gateway", &gateway_at, &engine]),
     ];
-    let litellm = match litellm {
+    let mut litellm = match litellm {
         Some(program) => Some(Server::litellm(program, folder.path(), free_address().await, addresses[0])),
         None => None,
     };
-    for server in servers.iter().chain(&litellm) {
+    for server in servers.iter_mut().chain(&mut litellm) {
         server.is_up().await;
     }
     let mut litellm_figures = (Vec::new(), Vec::new());

@@ -13,6 +13,8 @@ pub mod hardware;
 pub mod https;
 pub mod model;
 pub mod monitor;
+#[cfg(test)]
+mod parts;
 pub mod preflight;
 pub mod reboot;
 pub mod summary;

@@ -174,6 +174,7 @@ pub(super) mod tests {
     };
 
     use super::*;
+    use crate::parts::lacks;
 
     /// Answers every request by its first line; runs until the test ends.
     pub(in crate::harden) fn server(answer: fn(&str) -> &'static str) -> u16 {
@@ -204,6 +205,9 @@ pub(super) mod tests {
 
     #[test]
     fn doors_that_are_not_declared_are_found_and_the_engine_behind_one_is_named() {
+        if lacks("curl") {
+            return;
+        }
         let engine = server(|_| "200 OK\r\n\r\n{\"models\":[]}");
         let other = server(|_| "404 Not Found\r\n");
         let closed = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
@@ -214,6 +218,9 @@ pub(super) mod tests {
 
     #[test]
     fn a_server_that_tells_its_version_is_found() {
+        if lacks("curl") {
+            return;
+        }
         let told = server(|_| "404 Not Found\r\nServer: nginx/1.22.1\r\n");
         let untold = server(|_| "404 Not Found\r\nServer: nginx\r\n");
         assert_eq!(found(&[(Component::Gateway, told)], &[]), ["version-told"]);
@@ -222,6 +229,9 @@ pub(super) mod tests {
 
     #[test]
     fn an_admin_api_that_only_one_spelling_reaches_is_found() {
+        if lacks("curl") {
+            return;
+        }
         let guarded = server(|_| "403 Forbidden\r\n");
         assert_eq!(found(&[(Component::Prometheus, guarded)], &[]), [""; 0]);
         let leaky =
@@ -234,6 +244,9 @@ pub(super) mod tests {
 
     #[test]
     fn a_password_that_grafana_is_delivered_with_is_found_and_so_is_none_at_all() {
+        if lacks("curl") {
+            return;
+        }
         // `admin:admin` in Base64.
         let delivered = server(|request| match request.contains("Basic YWRtaW46YWRtaW4=") {
             true => "200 OK\r\n",

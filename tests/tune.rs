@@ -4,7 +4,10 @@ use std::fs;
 
 use serde_json::{Value, json};
 
-use crate::{mac::mac, stage::Stage};
+use crate::{
+    mac::mac,
+    stage::{Stage, lacks},
+};
 
 const GIB: u64 = 1 << 30;
 
@@ -34,6 +37,9 @@ const LOADED: &str = "launchd/dev.frontier-llm.gpu-limit.path";
 
 #[test]
 fn a_mac_is_kept_awake_and_its_gpu_may_hold_the_model() {
+    if lacks("python3") {
+        return;
+    }
     let stage = studio(192 * GIB, LARGE);
     stage.write("state/pmset.autorestart", "0");
     let shown = stage.ok("tune --dry-run").stdout;
@@ -76,6 +82,9 @@ fn a_limit_that_leaves_the_system_too_little_is_refused_with_what_would_fit() {
 
 #[test]
 fn what_the_system_does_not_keep_is_said() {
+    if lacks("python3") {
+        return;
+    }
     let stage = studio(192 * GIB, LARGE);
     stage.write("state/iogpu.is_stuck", "");
     stage.run("tune").exits(1).says("did not keep it: GPU memory limit is the system's own");
@@ -83,6 +92,9 @@ fn what_the_system_does_not_keep_is_said() {
 
 #[test]
 fn without_a_way_to_root_the_commands_are_told_and_are_enough() {
+    if lacks("python3") {
+        return;
+    }
     let stage = studio(192 * GIB, LARGE);
     stage.script("sudo", "echo 'sudo: a password is required' >&2; exit 1");
     if rustix::process::geteuid().is_root() {

@@ -117,11 +117,10 @@ impl Root {
 
     /// What of [`Root::state`] cannot be made anew, and is for its owner's eyes only.
     pub fn confidential(&self) -> [PathBuf; 5] {
-        let tls = self.authority();
-        let authority = ["authority.json", "authority.key", "authority.pem"].map(|it| tls.join(it));
-        let [facts, key, certificate] = authority;
-        [self.secrets(), self.keys(), facts, key, certificate]
-            .map(|it| it.strip_prefix(self.state()).map_or_else(|_| it.clone(), Path::to_owned))
+        let authority = |name| self.authority().join(name);
+        let [facts, key, certificate] = ["authority.json", "authority.key", "authority.pem"].map(authority);
+        let below = |path: PathBuf| path.strip_prefix(self.state()).unwrap_or(&path).to_owned();
+        [self.secrets(), self.keys(), facts, key, certificate].map(below)
     }
 
     /// What an apply did, line by line.

@@ -75,8 +75,6 @@ pub struct Back {
 pub struct Planned {
     /// The snapshot's id.
     pub id: String,
-    /// By source: where it goes to.
-    pub targets: BTreeMap<String, PathBuf>,
     /// By source: the volume that it goes to.
     pub volumes: BTreeMap<String, Volume>,
     /// Sources that stay out, and why.
@@ -84,6 +82,13 @@ pub struct Planned {
     /// Files and bytes.
     pub plan: RestorePlan,
     options: RestoreOptions,
+}
+
+impl Planned {
+    /// By source: the folder that it goes to.
+    pub fn targets(&self) -> &BTreeMap<String, PathBuf> {
+        &self.options.targets
+    }
 }
 
 /// Where one source goes.
@@ -102,15 +107,14 @@ impl Backup {
         let snapshot = repository.snapshot(&id).map_err(|error| self.failure("cannot read", &error))?;
         let options = RestoreOptions { targets: BTreeMap::new(), glob: back.glob.clone(), workers: WORKERS };
         let (volumes, left_out, plan) = (BTreeMap::new(), Vec::new(), RestorePlan::default());
-        let mut planned = Planned { id, targets: BTreeMap::new(), volumes, left_out, plan, options };
+        let mut planned = Planned { id, volumes, left_out, plan, options };
         for name in names(&snapshot, back.source.as_deref())? {
             match self.place(name, back.to.as_deref())? {
-                Place::Folder(folder) => drop(planned.targets.insert(name.clone(), folder)),
+                Place::Folder(folder) => drop(planned.options.targets.insert(name.clone(), folder)),
                 Place::Volume(volume) => drop(planned.volumes.insert(name.clone(), volume)),
                 Place::Nowhere(why) => planned.left_out.push((name.clone(), why)),
             }
         }
-        planned.options.targets.clone_from(&planned.targets);
         let failed = |error| failure(&planned.id, &error);
         planned.plan = repository.plan_restore(&planned.id, &planned.options).map_err(failed)?;
         // What is in a volume already does not show from outside.
@@ -124,7 +128,7 @@ impl Backup {
 
     /// Does it.
     pub fn bring_back(&self, planned: &Planned, watch: &Watch) -> Result<Restored, Failure> {
-        for (name, folder) in &planned.targets {
+        for (name, folder) in planned.targets() {
             let own = self.parts.iter().find(|it| it.source.name() == name && it.target.folder() == Some(folder));
             if let Some(Target::Component { component: Component::Grafana, .. }) = own.map(|it| &it.target) {
                 clear_beside(folder);

@@ -13,6 +13,7 @@ mod scenario;
 mod shared;
 mod shutdown;
 mod store;
+mod target;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;

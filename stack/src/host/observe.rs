@@ -2,7 +2,7 @@
 //! that what programs say of their version is kept.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     env, fs, io,
     net::{IpAddr, Ipv6Addr, TcpListener},
     path::{Path, PathBuf},
@@ -200,9 +200,9 @@ fn taken(question: &Question, root: &Root, components: &BTreeMap<Component, Runn
     let edge_runs = components.get(&Component::Edge).is_some_and(Running::runs);
     let read = |folder: PathBuf| fs::read_to_string(folder.join("nginx/servers.conf")).unwrap_or_default();
     let servers = [root.live(), root.current()].map(read);
-    let listens =
-        |text: &str, port: u16| [";", " ssl;"].iter().any(|end| text.contains(&format!("listen {port}{end}")));
-    let ours = |port: &u16| edge_runs && servers.iter().any(|text| listens(text, *port));
+    let listened = |line: &str| line.trim().strip_prefix("listen ")?.split([' ', ';']).next()?.parse().ok();
+    let ports: BTreeSet<u16> = servers.iter().flat_map(|text| text.lines().filter_map(listened)).collect();
+    let ours = |port: &u16| edge_runs && ports.contains(port);
     let ports = question.fixed_ports.iter().filter(|port| !ours(port) && !port::is_free(**port));
     ports.map(|port| (*port, port::holder(*port))).collect()
 }

@@ -74,7 +74,7 @@ fn plan_page(planned: &Planned) -> String {
         report::bytes(plan.bytes),
         plan.present
     );
-    for (name, folder) in &planned.targets {
+    for (name, folder) in planned.targets() {
         let _ = writeln!(page, "  {name:<14}to {}", folder.display());
     }
     for (name, volume) in &planned.volumes {
@@ -88,7 +88,7 @@ fn plan_json(planned: &Planned) -> Value {
     let volumes: BTreeMap<&String, &String> = planned.volumes.iter().map(|(name, it)| (name, &it.name)).collect();
     json!({
         "snapshot": planned.id,
-        "targets": planned.targets,
+        "targets": planned.targets(),
         "volumes": volumes,
         "files": plan.files,
         "bytes": plan.bytes,

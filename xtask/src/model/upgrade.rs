@@ -20,11 +20,10 @@ use stack::{
 };
 
 use crate::{
-    cli, deploy,
+    cli,
     report::{self, Exit},
     session::{Need, Session, find_settings},
     there::{self, As},
-    tune, verify,
 };
 
 pub(crate) fn run(settings: Option<&Path>, args: &cli::ModelUpgrade) -> Result<Exit> {
@@ -75,8 +74,7 @@ pub(crate) fn run(settings: Option<&Path>, args: &cli::ModelUpgrade) -> Result<E
     let text = fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
     write(&file, &upgrade::switch(&text, &new, &old)?)?;
     report::say(&format!("{new} is the default in {}; {old} is kept\n", file.display()));
-    let deploy = cli::Deploy { dry_run: false, yes: true, ask_sudo: false, json: false };
-    match deploy::run(settings, &deploy) {
+    match by_words(settings, &["deploy", "--yes"]) {
         Ok(Exit::Done) => {}
         // Cut off here, a deploy goes on there: the settings are what it deploys.
         Ok(Exit::Interrupted) if !is_here => return Ok(Exit::Interrupted),
@@ -86,7 +84,7 @@ pub(crate) fn run(settings: Option<&Path>, args: &cli::ModelUpgrade) -> Result<E
             return failed;
         }
     }
-    let verified = verify::run(settings, &cli::Verify { json: false, junit: None, reboot: false })?;
+    let verified = by_words(settings, &["verify"])?;
     report::say(&format!(
         "\nnext:  cargo xtask model upgrade --revert    goes back to {old}\n       \
          cargo xtask model upgrade --prune     removes it, best after a week of use"
@@ -149,13 +147,18 @@ fn is_of(error: &anyhow::Error, class: Class) -> bool {
 /// Runs one of our own verbs where the engine is.
 fn on_host(settings: Option<&Path>, session: &mut Session, words: &[&str]) -> Result<Exit> {
     if session.is_here {
-        let mut cli = cli::Cli::try_parse_from(std::iter::once(&"xtask").chain(words))?;
-        cli.settings = settings.map(Path::to_owned);
-        return crate::run(cli);
+        return by_words(settings, words);
     }
     let (data, exit) = there::answer(session, words, As::Job)?;
     report::data(&data)?;
     Ok(exit)
+}
+
+/// Runs one of our own verbs as though it had been typed.
+fn by_words(settings: Option<&Path>, words: &[&str]) -> Result<Exit> {
+    let mut cli = cli::Cli::try_parse_from(std::iter::once(&"xtask").chain(words))?;
+    cli.settings = settings.map(Path::to_owned);
+    crate::run(cli)
 }
 
 /// Has the machine set so that it serves `model`. What only root could do keeps nobody from going on.
@@ -166,9 +169,7 @@ fn tune_for(settings: Option<&Path>, mut session: Session, model: &str) -> Resul
     }
     // One connection at a time: it opens its own.
     drop(session);
-    let (model, untouched) = (Some(model.to_owned()), false);
-    let args = cli::Tune { model, dry_run: untouched, revert: untouched, ask_sudo: untouched, json: untouched };
-    match tune::run(settings, &args) {
+    match by_words(settings, &["tune", "--model", model]) {
         Err(error) if is_of(&error, Class::Refused) => {
             report::error(&error);
             report::say("the upgrade goes on without it");

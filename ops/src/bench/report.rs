@@ -53,11 +53,11 @@ pub fn comparison(kept: &Kept) -> String {
     let it = &kept.comparison;
     let taken = if it.is_paired { "taken in turns" } else { "from different times" };
     let mut body = format!(
-        "<h1>{} against {}</h1>\n<p class=\"what\">{} and {} blocks, {taken} · tolerance {} %<br>{}</p>\n",
-        escape(&it.b),
+        "<h1>{} → {}</h1>\n<p class=\"what\">{} and {} blocks, {taken} · tolerance {} %<br>{}</p>\n",
         escape(&it.a),
-        it.blocks.1,
+        escape(&it.b),
         it.blocks.0,
+        it.blocks.1,
         it.tolerance_percent,
         escape(&kept.ended)
     );
@@ -75,10 +75,10 @@ pub fn comparison(kept: &Kept) -> String {
             Row { name: name.to_owned(), distribution: Distribution::of(values.clone()), values }
         };
         let unit = if metric == "tokens/s" { metric } else { "ms" };
-        let rows = [row(&it.a, &kept.of_a), row(&it.b, &kept.of_b)];
+        let rows = [row("first", &kept.of_a), row("second", &kept.of_b)];
         body += &figure(metric, "Each dot is a block.", &plot::distributions(metric, unit, &rows));
     }
-    whole(&format!("{} against {}", it.b, it.a), &body, &format!("schema {}", kept.schema))
+    whole(&format!("{} → {}", it.a, it.b), &body, &format!("schema {}", kept.schema))
 }
 
 fn findings(comparison: &Comparison) -> String {

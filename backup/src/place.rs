@@ -14,17 +14,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{AtFlags, CWD, Gid, Mode, Timespec, Timestamps, Uid};
 
-use crate::disk::{FileWriter, Output};
+use crate::disk::{self, FileWriter, Output};
+use crate::known::Key;
+use crate::listing::Listing;
 use crate::tree::{Entry, Kind, unescape};
 
 /// Zeros of this length are made a hole.
 const HOLE: usize = 64 << 10;
 
 /// Refuses a tree that would write where it must not; says which entry and why.
-pub(crate) fn check(entries: &[Entry], folds_case: bool) -> Result<(), (String, &'static str)> {
-    let mut kinds: HashMap<Vec<u8>, Kind> = HashMap::new();
+pub(crate) fn check(listing: &Listing, folds_case: bool) -> Result<(), (String, &'static str)> {
+    let mut kinds: HashMap<Key, Kind> = HashMap::new();
     let mut folded = HashSet::new();
-    for entry in entries {
+    for entry in listing.entries() {
         let refuse = |reason| Err((entry.path.clone(), reason));
         let Some(bytes) = unescape(&entry.path) else { return refuse("is not a path") };
         if bytes.contains(&0) || bytes.is_empty() {
@@ -41,23 +43,23 @@ pub(crate) fn check(entries: &[Entry], folds_case: bool) -> Result<(), (String, 
         if plain.as_os_str() != path.as_os_str() {
             return refuse("is not written as a path is");
         }
-        if kinds.insert(bytes.clone(), entry.kind).is_some() {
+        if kinds.insert(Key::of(&bytes), entry.kind).is_some() {
             return refuse("is there twice");
         }
-        if folds_case && !folded.insert(String::from_utf8_lossy(&bytes).to_lowercase()) {
+        if folds_case && !folded.insert(Key::of(String::from_utf8_lossy(&bytes).to_lowercase().as_bytes())) {
             return refuse("differs from another path by case only, and the target folds case");
         }
     }
-    for entry in entries {
+    for entry in listing.entries() {
         let bytes = unescape(&entry.path).unwrap_or_default();
         let mut parents = bytes.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| &bytes[..at]);
-        if parents.any(|parent| kinds.get(parent).is_some_and(|kind| *kind != Kind::Folder)) {
-            return Err((entry.path.clone(), "stands below something that is not a folder"));
+        if parents.any(|parent| kinds.get(&Key::of(parent)).is_some_and(|kind| *kind != Kind::Folder)) {
+            return Err((entry.path, "stands below something that is not a folder"));
         }
         if entry.kind == Kind::Hardlink {
             let target = entry.target.as_deref().and_then(unescape).unwrap_or_default();
-            if kinds.get(&target) != Some(&Kind::File) {
-                return Err((entry.path.clone(), "is another name of a file that is not in the tree"));
+            if kinds.get(&Key::of(&target)) != Some(&Kind::File) {
+                return Err((entry.path, "is another name of a file that is not in the tree"));
             }
         }
     }
@@ -144,10 +146,6 @@ impl New {
         self.writer.file()
     }
 
-    pub(crate) fn flush(&mut self) -> io::Result<()> {
-        self.writer.flush()
-    }
-
     pub(crate) fn rename(mut self, to: &Path) -> io::Result<()> {
         if let Some(path) = &self.path {
             fs::rename(path, to)?;
@@ -155,6 +153,11 @@ impl New {
         }
         Ok(())
     }
+}
+
+/// Makes new files durable, all in one go.
+pub(crate) fn flush(new: &[New]) -> io::Result<()> {
+    disk::flush_together(&new.iter().map(New::file).collect::<Vec<_>>())
 }
 
 impl Drop for New {

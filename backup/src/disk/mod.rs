@@ -13,7 +13,7 @@ pub mod simulated;
 
 pub use aligned::{ALIGNMENT, Buffer};
 pub use facts::{Facts, is_mounted};
-pub(crate) use real::FileWriter;
+pub(crate) use real::{FileWriter, flush_together};
 pub use real::{FileReader, RealDisk};
 
 /// A place that holds a repository.

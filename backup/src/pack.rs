@@ -119,7 +119,9 @@ fn parse(line: &str, end: u64) -> Option<(Digest, Place)> {
         "raw" => false,
         _ => return None,
     };
-    let fits = u64::from(offset) + u64::from(stored) <= end && u64::from(plain) <= PACKED_BELOW && (is_zstd || plain == stored);
+    let fits = u64::from(offset) + u64::from(stored) <= end
+        && u64::from(plain) <= PACKED_BELOW
+        && (is_zstd || plain == stored);
     fits.then_some((digest, Place { offset, stored, plain, is_zstd }))
 }
 

@@ -107,8 +107,13 @@ pub(crate) fn free_name(folder: &Path) -> PathBuf {
 /// A file on its way to its name. It goes again if it does not get there.
 pub(crate) struct New {
     writer: FileWriter,
-    path: Option<PathBuf>,
+    waiting: Waiting,
     hole: u64,
+}
+
+/// A file that is written and waits for its name, with nothing held open: there may be many.
+pub(crate) struct Waiting {
+    path: Option<PathBuf>,
 }
 
 impl New {
@@ -116,7 +121,7 @@ impl New {
         let path = free_name(folder);
         // What a killed restore left under a process id that has come round again.
         let _ = fs::remove_file(&path);
-        Ok(Self { writer: FileWriter::create(&path, 0o600)?, path: Some(path), hole: 0 })
+        Ok(Self { writer: FileWriter::create(&path, 0o600)?, waiting: Waiting { path: Some(path) }, hole: 0 })
     }
 
     pub(crate) fn append(&mut self, bytes: &[u8], sparse: bool) -> io::Result<()> {
@@ -146,21 +151,53 @@ impl New {
         self.writer.file()
     }
 
-    pub(crate) fn rename(mut self, to: &Path) -> io::Result<()> {
-        if let Some(path) = &self.path {
-            fs::rename(path, to)?;
-            self.path = None;
+    /// Closes it, durable: a large one, that nothing is to wait for.
+    pub(crate) fn finish(mut self) -> io::Result<Waiting> {
+        self.writer.flush()?;
+        Ok(self.waiting)
+    }
+
+    /// Closes it, not durable before [`flush`].
+    pub(crate) fn close(mut self) -> io::Result<Waiting> {
+        if cfg!(target_vendor = "apple") {
+            // The drive takes it now, and writes all that it took at once later.
+            self.writer.flush()?;
         }
+        Ok(self.waiting)
+    }
+}
+
+impl Waiting {
+    fn path(&self) -> &Path {
+        self.path.as_deref().unwrap_or(Path::new(""))
+    }
+
+    pub(crate) fn metadata(&self) -> io::Result<Metadata> {
+        fs::symlink_metadata(self.path())
+    }
+
+    pub(crate) fn rename(mut self, to: &Path) -> io::Result<()> {
+        fs::rename(self.path(), to)?;
+        self.path = None;
         Ok(())
     }
 }
 
-/// Makes new files durable, all in one go.
-pub(crate) fn flush(new: &[New]) -> io::Result<()> {
-    disk::flush_together(&new.iter().map(New::file).collect::<Vec<_>>())
+/// Makes files durable, on whatever file systems they are. One order for all that a file system has still to write is
+/// cheaper than one for each of many files.
+pub(crate) fn flush<'w>(files: impl Iterator<Item = &'w Waiting>) -> io::Result<()> {
+    let mut flushed = HashSet::new();
+    for path in files.map(Waiting::path) {
+        // By its folder: the file may be one that we must not open.
+        let folder = File::open(path.parent().unwrap_or(path))?;
+        if flushed.insert(folder.metadata()?.dev()) {
+            disk::flush_all(&folder)?;
+        }
+    }
+    Ok(())
 }
 
-impl Drop for New {
+impl Drop for Waiting {
     fn drop(&mut self) {
         if let Some(path) = &self.path {
             let _ = fs::remove_file(path);

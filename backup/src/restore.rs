@@ -231,13 +231,14 @@ fn choose(listing: &Listing, glob: &str) -> io::Result<Listing> {
     listing.filtered(|it| wanted.contains(&Key::of(it.path.as_bytes())))
 }
 
-/// Small files that get their names together: each holds a descriptor open.
-const BATCH: usize = 64;
+/// Small files that get their names together. What a restore that is killed leaves is no more than this.
+const BATCH: usize = 1024;
 
 /// A file that is written and waits for its name.
 struct Written {
     entry: Entry,
     at: PathBuf,
+    file: place::Waiting,
 }
 
 #[derive(Default)]
@@ -304,31 +305,32 @@ impl Run<'_> {
     }
 
     fn files(&self, entries: impl Iterator<Item = Entry> + Send, workers: usize) {
-        let entries = Mutex::new(entries);
+        let (entries, waiting) = (Mutex::new(entries), Mutex::new(Vec::new()));
         let next = || entries.lock().unwrap_or_else(PoisonError::into_inner).next();
         let work = || {
-            let (mut batch, mut new) = (Vec::new(), Vec::new());
             while let Some(entry) = next() {
-                let is_large = entry.size >= PACKED_BELOW;
                 match self.write(&entry) {
-                    Ok(None) => continue,
+                    Ok(None) => {}
+                    Ok(Some((at, file))) if entry.size >= PACKED_BELOW => {
+                        self.tell(&entry, self.name(Written { entry: entry.clone(), at, file }));
+                    }
                     Ok(Some((at, file))) => {
-                        batch.push(Written { entry, at });
-                        new.push(file);
+                        let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
+                        waiting.push(Written { entry, at, file });
+                        let batch = if waiting.len() < BATCH { Vec::new() } else { mem::take(&mut *waiting) };
+                        drop(waiting);
+                        self.name_all(batch);
                     }
                     Err(reason) => self.tell(&entry, Err(reason)),
                 }
-                if is_large || batch.len() >= BATCH {
-                    self.name(mem::take(&mut batch), mem::take(&mut new));
-                }
             }
-            self.name(batch, new);
         };
         thread::scope(|scope| {
             for _ in 0..workers {
                 scope.spawn(work);
             }
         });
+        self.name_all(waiting.into_inner().unwrap_or_else(PoisonError::into_inner));
     }
 
     fn at(&self, entry: &Entry) -> Result<PathBuf, String> {
@@ -354,8 +356,8 @@ impl Run<'_> {
         Ok(folder)
     }
 
-    /// Writes a file beside its place; `None` if it is there already.
-    fn write(&self, entry: &Entry) -> Result<Option<(PathBuf, place::New)>, String> {
+    /// Writes a file beside its place, a large one durably; `None` if it is there already.
+    fn write(&self, entry: &Entry) -> Result<Option<(PathBuf, place::Waiting)>, String> {
         let at = self.at(entry)?;
         let folder = self.folder_of(&at)?;
         refuse_folded(&self.done(), &at)?;
@@ -387,30 +389,32 @@ impl Run<'_> {
         }
         target.end_hole().map_err(said)?;
         place::set_meta(target.file(), entry).map_err(said)?;
-        Ok(Some((at, target)))
+        let file = if size < PACKED_BELOW { target.close() } else { target.finish() };
+        Ok(Some((at, file.map_err(said)?)))
     }
 
     /// Makes files durable, then gives them their names.
-    fn name(&self, batch: Vec<Written>, new: Vec<place::New>) {
-        let flushed = place::flush(&new).map_err(said);
-        for (Written { entry, at }, new) in batch.into_iter().zip(new) {
-            let named = flushed.clone().and_then(|()| self.name_one(&entry, &at, new));
-            self.tell(&entry, named);
+    fn name_all(&self, batch: Vec<Written>) {
+        let flushed = place::flush(batch.iter().map(|it| &it.file)).map_err(said);
+        for written in batch {
+            let entry = written.entry.clone();
+            self.tell(&entry, flushed.clone().and_then(|()| self.name(written)));
         }
     }
 
-    fn name_one(&self, entry: &Entry, at: &Path, new: place::New) -> Result<(), String> {
-        let meta = new.file().metadata().map_err(said)?;
+    fn name(&self, written: Written) -> Result<(), String> {
+        let Written { entry, at, file } = written;
+        let meta = file.metadata().map_err(said)?;
         let mut done = self.done();
-        refuse_folded(&done, at)?;
-        new.rename(at).map_err(said)?;
+        refuse_folded(&done, &at)?;
+        file.rename(&at).map_err(said)?;
         done.place(&meta);
         drop(done);
         if self.after == After::Prove {
-            let file = held(at, entry).map_err(said)?.ok_or("does not read back as it was written")?;
+            let file = held(&at, &entry).map_err(said)?.ok_or("does not read back as it was written")?;
             if entry.size > PROVEN_AND_KEPT {
                 drop(file);
-                File::options().write(true).open(at).and_then(|it| it.set_len(0)).map_err(said)?;
+                File::options().write(true).open(&at).and_then(|it| it.set_len(0)).map_err(said)?;
             }
         }
         let restored = &mut self.done().restored;

@@ -127,25 +127,17 @@ struct HeldFile {
 
 impl Guard for HeldFile {}
 
-/// From so many files on, one order for all that a file system still has to write is cheaper than one for each file.
+/// Has a file system write all that was given to it, and waits for that. (Linux tells of what it could not write from 5.8
+/// on.)
 #[cfg(target_os = "linux")]
-const MANY: usize = 8;
+pub(crate) fn flush_all(on: &File) -> io::Result<()> {
+    Ok(rustix::fs::syncfs(on)?)
+}
 
-/// Makes files durable, on whatever file systems they are. (Linux tells of what could not be written from 5.8 on.)
-pub(crate) fn flush_together(files: &[&File]) -> io::Result<()> {
-    #[cfg(target_os = "linux")]
-    if files.len() >= MANY {
-        use std::os::unix::fs::MetadataExt;
-        let by_device = files.iter().map(|file| Ok((file.metadata()?.dev(), *file)));
-        let by_device: io::Result<std::collections::BTreeMap<u64, &File>> = by_device.collect();
-        return by_device?.values().try_for_each(|file| Ok(rustix::fs::syncfs(file)?));
-    }
-    files.iter().try_for_each(|file| rustix::fs::fsync(file))?;
-    match files.last() {
-        // The drive has them all; one order to write what it has covers them.
-        Some(last) if cfg!(target_vendor = "apple") => last.sync_all(),
-        _ => Ok(()),
-    }
+/// Has the drive write all that was given to it by [`Output::flush`].
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn flush_all(on: &File) -> io::Result<()> {
+    on.sync_all()
 }
 
 /// Writes a file past the page cache, as far as its pieces are aligned.

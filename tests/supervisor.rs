@@ -1,6 +1,6 @@
 //! The supervisor as a thing to be trusted: whatever dies, flaps or hangs, and whoever is in the way.
 
-use std::fs;
+use std::{fs, thread, time::Duration};
 
 use rustix::process::{Signal, set_child_subreaper};
 use serde_json::{Value, json};
@@ -209,6 +209,10 @@ fn a_stop_that_meets_a_start_ends_what_is_being_started() {
     start.kill();
     let stop = stage.start("stop");
     until("the supervisor to hear of the stop", || is_heard(true));
+    // One that does not wait for its keepers is gone by then.
+    let supervisor = stage.supervisor();
+    thread::sleep(Duration::from_millis(200));
+    assert!(supervisor.runs());
     let _reader = fs::File::options().read(true).write(true).open(&log).unwrap();
     stop.finish().exits(0);
     assert_eq!(stage.processes(), []);

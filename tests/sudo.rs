@@ -35,7 +35,7 @@ fn let_go(mac: &Native<Far>) {
 
 /// Everything that a deploy could have touched.
 fn touched(mac: &Native<Far>) -> Vec<bool> {
-    let places = ["bin/grafana", "root/state", "root/releases", "root/engines", "state/Library"];
+    let places = ["bin/grafana", "root/state", "root/releases", "root/programs", "state/Library"];
     places.iter().map(|place| mac.path(place).exists()).collect()
 }
 
@@ -90,6 +90,30 @@ fn a_password_is_asked_for_once_and_what_comes_after_needs_none() {
     assert_eq!(mac.replaced_since(&before), [""; 0], "nothing was ended either");
     typed(PASSWORD, "uninstall --data --yes --ask-sudo").exits(0);
     assert!(mac.processes().is_empty() && !mac.root().exists());
+}
+
+#[test]
+fn a_way_back_that_needs_root_asks_too_and_a_repair_says_who_does() {
+    if lacks("python3") {
+        return;
+    }
+    let Some(mac) = mac() else { return };
+    let_go(&mac);
+    mac.ok("deploy");
+    mac.set("keep_alive", "\"7m\"");
+    mac.ok("deploy");
+    let label = native::plist(&mac).file_stem().unwrap().to_str().unwrap().to_owned();
+    let forget = || mac.shell(&format!("launchctl bootout system/{label}")).exits(0);
+    forget();
+    mac.write("state/sudo.password", PASSWORD);
+    let current = mac.current();
+    mac.run("rollback").exits(7).says("sudo wants a password").says("launchctl bootstrap system");
+    mac.run("doctor --fix").exits(1).says("sudo wants a password").says("cargo xtask deploy --ask-sudo");
+    assert_eq!(mac.current(), current, "nothing was changed");
+    mac.shell(&format!("typist {PASSWORD} \"$XTASK\" rollback --ask-sudo")).exits(0);
+    mac.is_settled();
+    assert_ne!(mac.current(), current);
+    let_go(&mac);
 }
 
 #[test]

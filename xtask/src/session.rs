@@ -20,12 +20,13 @@ use stack::{
     layout::{self, Root},
     observed::{Observed, Question},
     release::Contents,
+    secret::Secret,
     settings::{LoadError, RuntimeChoice, Settings},
     ssh::{self, Ssh, System},
     transport::{Client, Transport},
 };
 
-use crate::program;
+use crate::{program, report};
 
 /// Identity of this program; see build.rs.
 pub(crate) const PROGRAM_ID: &str = env!("STACK_PROGRAM_ID");
@@ -104,6 +105,12 @@ impl Session {
         Ok(source)
     }
 
+    /// Asks for the password that sudo wants there; it is good for as long as this session lasts.
+    pub(crate) fn ask_sudo(&mut self) -> Result<()> {
+        let password = report::ask_unseen(&format!("password for sudo on {}: ", self.host()))?;
+        Ok(self.client.authorize(Secret::new(password))?)
+    }
+
     /// How the host is called in what we say.
     pub(crate) fn host(&self) -> &str {
         &self.settings.host.address
@@ -115,7 +122,9 @@ impl Session {
 pub(crate) enum Need {
     /// Any that speaks the protocol: for those who look.
     Any,
-    /// This very one, which is sent there if it is missing: for those who change.
+    /// This very one, which is sent there if it is missing: for those who look where nothing is deployed yet.
+    Look,
+    /// The same, and it has to run in whatever the host runs it in: for those who change.
     This,
 }
 
@@ -138,7 +147,7 @@ fn transport(settings: &Settings, folder: &Path, need: Need) -> Result<Box<dyn T
         user: host.user.clone(),
         port: host.port,
         root: host.root.as_deref().unwrap_or(Path::new(ROOT)).display().to_string(),
-        program: (need == Need::This).then(|| PROGRAM_ID.to_owned()),
+        program: (need != Need::Any).then(|| PROGRAM_ID.to_owned()),
     };
     Ok(Box::new(Ssh::connect(&target, &mut program::Builder::default())?))
 }

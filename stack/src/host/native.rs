@@ -1,15 +1,17 @@
-//! What a host has for components that are programs of its own: who starts things, engines, and what stands in the way.
+//! What a host has for components that are programs of its own: who starts things, what was brought, and what stands in the way.
 //!
 //! Nothing here needs root, and nothing changes anything.
 
 use std::{collections::BTreeSet, fs, path::Path};
 
 use crate::{
-    declare::native::{FIREWALL, RIVALS, STORES},
+    declare::native::{RIVALS, STORES},
     layout::{Root, expand},
     observed::{Firewall, Init, Native, SystemService},
     process,
 };
+
+use super::machine;
 
 /// Looks. `system` is what `uname` said, and decides which tools are asked: so a Mac can be read in a test.
 pub(super) fn facts(system: &str, root: &Root) -> Native {
@@ -19,7 +21,7 @@ pub(super) fn facts(system: &str, root: &Root) -> Native {
         init,
         user: process::look_up("id", &["-un"]).unwrap_or_default().trim().to_owned(),
         service: init.and_then(|init| service(init, root)),
-        engines: names(&root.engines()),
+        programs: names(&root.programs()),
         stores: STORES.iter().filter_map(|path| expand(Path::new(path))).filter(|it| holds_models(it)).collect(),
         rivals: RIVALS.iter().filter_map(|(path, _)| present(path)).collect(),
         firewall: firewall(system),
@@ -64,7 +66,7 @@ fn holds_models(store: &Path) -> bool {
 
 /// `None`: there is none, it is off, or there is no nginx that it could let in.
 fn firewall(system: &str) -> Option<Firewall> {
-    let tool = FIREWALL.iter().filter(|_| system == "Darwin").find_map(|name| process::find(name))?;
+    let tool = machine::firewall_tool().filter(|_| system == "Darwin")?;
     let ask = |flag| process::look_up(tool.to_str()?, &[flag]);
     let nginx = process::find("nginx")?.canonicalize().ok()?;
     let is_on = ask("--getglobalstate")?.contains("enabled");

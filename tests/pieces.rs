@@ -166,3 +166,22 @@ fn what_the_hub_does_not_have_is_said_with_what_it_has() {
     scene.run("convert hf.co/me/Tiny-GGUF --quant Q4_K_M").exits(2).says("ready GGUF files are pulled");
     assert!(!scene.stage.ok("model list").stdout.contains("hf.co"));
 }
+
+#[test]
+fn a_disk_that_fills_up_meanwhile_is_said_and_what_came_is_kept() {
+    let Some(scene) = Scene::new() else { return };
+    let part = scene.work().join("Tiny-Q4_K_M-00001-of-00002.gguf.part");
+    let full = format!(
+        "case \"$*\" in *.part*) head -c 700 /dev/zero > '{}'; echo 'curl: (23) Failure writing output to destination' >&2; \
+         exit 23;; esac\nexec /usr/bin/curl \"$@\"",
+        part.display()
+    );
+    scene.stage.script("curl", &full);
+    scene
+        .run(&format!("pull {NAME}"))
+        .exits(7)
+        .says("cannot write ")
+        .says("free some space")
+        .says("goes on from there");
+    assert!(part.exists() && !scene.is_registered());
+}

@@ -18,6 +18,9 @@ const PAUSES_S: [u64; 5] = [1, 2, 5, 15, 30];
 /// What the hub says, through the engine, of a repository whose files would have to be merged.
 const IN_PIECES: &str = "sharded gguf";
 
+/// What the engine says when a layer is not what its manifest says.
+const MISMATCH: &str = "digest mismatch";
+
 /// What happens on the way.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
@@ -81,6 +84,7 @@ pub fn pull(engine: &Engine, model: &str, tell: Tell<'_>) -> Result<(), Failure>
     // How far each layer ever came. Only what is new counts: a layer that is thrown away for its digest comes again and
     // again, and that is no progress.
     let mut furthest: BTreeMap<String, u64> = BTreeMap::new();
+    let mut is_mismatched = false;
     let pulled = patiently(tell, |tell| {
         let mut moved = false;
         let mut before = String::new();
@@ -99,6 +103,14 @@ pub fn pull(engine: &Engine, model: &str, tell: Tell<'_>) -> Result<(), Failure>
         });
         tried.map_err(|failure| {
             let words = failure.causes.last().unwrap_or(&failure.message).clone();
+            // All of it has come for nothing. A second time says that there is a reason.
+            if words.contains(MISMATCH) && std::mem::replace(&mut is_mismatched, true) {
+                let twice = Failure::new(Class::Refused, format!("{model} came twice with another digest than it should"));
+                return Tried::Lasting(Failure { causes: failure.causes, ..twice }.hint(
+                    "the engine has thrown it away, and nothing of it is registered; a proxy may change what it passes on, \
+                     or memory or the disk is failing: look there, and pull again",
+                ));
+            }
             match lasting(model, &words) {
                 Some(lasting) => Tried::Lasting(Failure { causes: failure.causes, ..lasting }),
                 None => Tried::by_class(failure, moved),

@@ -127,12 +127,21 @@ fn of_catalogue(model: &Model, quantization: Option<&str>, note: Option<String>)
         };
         sizes.push(Weights::of(model, &computed));
     }
+    let sure = |name: &str| {
+        let listed = model.quantizations.iter().find(|it| it.name == name);
+        match listed.map_or(Certainty::Computed, |it| it.certainty) {
+            Certainty::Library => None,
+            Certainty::ThirdParty => Some(format!("; {name} as third parties list it")),
+            Certainty::Computed => Some(format!("; {name} computed, as the library has no such tag")),
+        }
+    };
+    let remarks: String = sizes.iter().filter_map(|it| sure(&it.quantization)).collect();
     Subject {
         name: model.name.clone(),
         attention: model.attention.clone(),
         sizes,
         context: Some(model.context),
-        source: model.source.clone(),
+        source: model.source.clone() + &remarks,
         note,
     }
 }

@@ -18,7 +18,7 @@ pub(crate) enum Model {
     },
     /// Show the models of the host, and what of them is in memory
     List {
-        /// [{"name","bytes","parameters","quantization","modified","digest","default","resident"?}]
+        /// [{"name","bytes","parameters","quantization","context","modified","digest","default","resident"?}]
         #[arg(long)]
         json: bool,
     },

@@ -16,6 +16,7 @@ mod cut;
 mod deploy;
 mod disk;
 mod docker;
+mod docker_edge;
 mod doctor;
 mod edge;
 mod far;

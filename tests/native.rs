@@ -141,6 +141,25 @@ impl<S: Deref<Target = Stage>> Native<S> {
         self.stage.shell(&pack).exits(0);
     }
 
+    /// Puts a release of Alertmanager on the mirror, beside its digest as `filter` has it: this machine's own under another version.
+    fn publish_alertmanager(&self, version: &str, filter: &str) {
+        let whole = format!("alertmanager-{version}.darwin-arm64");
+        let folder = format!("mirror/prometheus/alertmanager/releases/download/v{version}");
+        for (name, real) in [("alertmanager", "prometheus-alertmanager"), ("amtool", "amtool")] {
+            let program = format!("{folder}/{whole}/{name}");
+            let here = "PATH=/usr/local/bin:/usr/bin";
+            self.write(
+                &program,
+                &format!("#!/bin/sh\n{here} exec $({here}; command -v {name} || command -v {real}) \"$@\"\n"),
+            );
+            make_executable(&self.path(&program));
+        }
+        let pack = format!(
+            "cd {folder} && tar -czf {whole}.tar.gz {whole} && sha256sum {whole}.tar.gz | {filter} > sha256sums.txt"
+        );
+        self.stage.shell(&pack).exits(0);
+    }
+
     /// Puts our program where a deploy would, under its identity.
     fn has_program(&self) {
         self.write(
@@ -170,11 +189,11 @@ impl<S: Deref<Target = Stage>> Native<S> {
         assert!(link.contains("OLLAMA_NO_CLOUD=1"), "{link}");
         let status: Value =
             serde_json::from_slice(&fs::read(self.root().join("current/release.json")).unwrap()).unwrap();
-        status["engine"]["version"].as_str().unwrap().to_owned()
+        status["tarballs"][0]["version"].as_str().unwrap().to_owned()
     }
 
-    fn engines(&self) -> Vec<String> {
-        let entries = fs::read_dir(self.root().join("engines")).into_iter().flatten();
+    fn brought(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.root().join("programs")).into_iter().flatten();
         let mut names: Vec<_> = entries.map(|it| it.unwrap().file_name().into_string().unwrap()).collect();
         names.sort();
         names
@@ -212,7 +231,7 @@ const GPU_LIMIT: &str = "<plist version=\"1.0\"><dict><key>Label</key><string>de
     </dict></plist>";
 
 /// Where the stand-in's launchd has what it loaded.
-fn plist(stage: &Stage) -> PathBuf {
+pub(crate) fn plist(stage: &Stage) -> PathBuf {
     let entries = fs::read_dir(stage.path("state/Library/LaunchDaemons")).into_iter().flatten();
     entries.map(|it| it.unwrap().path()).next().unwrap()
 }
@@ -223,7 +242,7 @@ fn a_mac_serves_natively_and_root_is_asked_once() {
     let first = mac.ok("deploy");
     assert!(first.stderr.contains("native on far"), "{}", first.stderr);
     for words in
-        ["brew install grafana macmon", "fetch engine 0.40.0", "make up the secret", "bootstrap system", "memory_limit"]
+        ["brew install grafana macmon", "fetch ollama 0.40.0", "make up the secret", "bootstrap system", "memory_limit"]
     {
         assert!(first.stderr.contains(words), "no {words:?} in\n{}", first.stderr);
     }
@@ -233,7 +252,7 @@ fn a_mac_serves_natively_and_root_is_asked_once() {
     }
     // `ollama list` on the host asks here.
     assert!(mac.api("/api/tags").1.contains("qwen2.5-coder:32b-instruct-q8_0"));
-    assert!(mac.root().join("engines/0.40.0/libmlx.metallib").exists(), "the whole of it was unpacked");
+    assert!(mac.root().join("programs/ollama-0.40.0/libmlx.metallib").exists(), "the whole of it was unpacked");
     assert!(fs::read_to_string(plist(&mac)).unwrap().contains("--stay"));
     let proof = mac.run("verify").stdout;
     // From here nobody knows the name that ssh is told.
@@ -248,6 +267,34 @@ fn a_mac_serves_natively_and_root_is_asked_once() {
     mac.ok("status");
     mac.ok("logs engine");
     assert_eq!((mac.asked_of_root().as_str(), mac.replaced_since(&before)), ("", vec![]));
+}
+
+#[test]
+fn alertmanager_is_brought_as_a_release_of_its_own() {
+    let Some(mac) = mac() else { return };
+    let settings = fs::read_to_string(mac.path("stack.toml")).unwrap();
+    mac.write("stack.toml", &format!("{settings}alertmanager_version = \"0.50.0\"\n"));
+    mac.publish_alertmanager("0.50.0", "cat");
+    mac.ok("deploy")
+        .says("fetch alertmanager 0.50.0 from http://127.0.0.1:")
+        .says("(the release's own sha256sums.txt)")
+        .says("check alertmanager: ")
+        .says("programs/alertmanager-0.50.0/alertmanager-0.50.0.darwin-arm64/amtool check-config");
+    mac.is_settled();
+    assert_eq!((mac.part("alertmanager")["state"].as_str(), mac.brought().len()), (Some("healthy"), 2));
+    mac.asked_of_root();
+    mac.ok("deploy").says("nothing to do");
+    // One that is not what its release says is not unpacked, and the other serves on.
+    let before = mac.components();
+    mac.set("alertmanager_version", "\"0.50.1\"");
+    mac.publish_alertmanager("0.50.1", "sed s/^......../00000000/");
+    mac.run("deploy").exits(1).says("is not what it should be");
+    assert_eq!((mac.replaced_since(&before), mac.brought().len()), (vec![], 2));
+    mac.publish_alertmanager("0.50.1", "cat");
+    mac.ok("deploy").says("restart alertmanager");
+    mac.ok("rollback").says("restart alertmanager");
+    mac.is_settled();
+    assert_eq!(mac.asked_of_root(), "");
 }
 
 #[test]
@@ -296,8 +343,8 @@ fn an_engine_goes_up_a_version_and_back() {
     mac.asked_of_root();
     mac.set("version", "\"0.40.1\"");
     mac.publish("0.40.1", "ollama-darwin.tgz", "ollama", &[]);
-    mac.ok("deploy").says("fetch engine 0.40.1").says("restart engine");
-    assert_eq!((mac.engine_program().as_str(), mac.engines().len()), ("0.40.1", 2));
+    mac.ok("deploy").says("fetch ollama 0.40.1").says("restart engine");
+    assert_eq!((mac.engine_program().as_str(), mac.brought().len()), ("0.40.1", 2));
     mac.ok("rollback").says("restart engine");
     assert_eq!(mac.engine_program(), "0.40.0");
     // One that does not run is taken back by itself, and swept when nobody goes back to it.
@@ -317,10 +364,10 @@ fn an_engine_that_is_not_what_it_should_be_is_not_unpacked() {
     // The digest of this version is pinned in the program, and what the mirror has is another.
     mac.set("version", "\"0.32.15\"");
     mac.publish("0.32.15", "ollama-darwin.tgz", "ollama", &[]);
-    mac.run("deploy").exits(4).says("is not what it should be").says("9ab0ac4747946620");
-    assert_eq!((mac.engines(), mac.current()), (vec![], None));
+    mac.run("deploy").exits(1).says("is not what it should be").says("9ab0ac4747946620");
+    assert_eq!((mac.brought(), mac.current()), (vec![], None));
     mac.set("version", "\"0.99.0\"");
-    mac.run("deploy").exits(4).says("404").says("`github` under [host]");
+    mac.run("deploy").exits(1).says("404").says("`github` under [host]");
     assert!(!mac.path("state/launchctl.log").exists() || mac.asked_of_root().is_empty());
 }
 

@@ -35,7 +35,7 @@ fn let_go(mac: &Native<Far>) {
 
 /// Everything that a deploy could have touched.
 fn touched(mac: &Native<Far>) -> Vec<bool> {
-    let places = ["bin/grafana", "root/state", "root/releases", "root/engines", "state/Library"];
+    let places = ["bin/grafana", "root/state", "root/releases", "root/programs", "state/Library"];
     places.iter().map(|place| mac.path(place).exists()).collect()
 }
 
@@ -122,6 +122,30 @@ fn an_upgrade_raises_the_gpu_limit_and_a_way_back_lowers_it() {
     mac.run("model upgrade --revert --yes");
     assert!(settings().contains(&format!("default = \"{OLD}\"")));
     assert_eq!((limit(), daemon.exists()), (0, false), "the system has its own again");
+}
+
+#[test]
+fn a_way_back_that_needs_root_asks_too_and_a_repair_says_who_does() {
+    if lacks("python3") {
+        return;
+    }
+    let Some(mac) = mac() else { return };
+    let_go(&mac);
+    mac.ok("deploy");
+    mac.set("keep_alive", "\"7m\"");
+    mac.ok("deploy");
+    let label = native::plist(&mac).file_stem().unwrap().to_str().unwrap().to_owned();
+    let forget = || mac.shell(&format!("launchctl bootout system/{label}")).exits(0);
+    forget();
+    mac.write("state/sudo.password", PASSWORD);
+    let current = mac.current();
+    mac.run("rollback").exits(7).says("sudo wants a password").says("launchctl bootstrap system");
+    mac.run("doctor --fix").exits(1).says("sudo wants a password").says("cargo xtask deploy --ask-sudo");
+    assert_eq!(mac.current(), current, "nothing was changed");
+    mac.shell(&format!("typist {PASSWORD} \"$XTASK\" rollback --ask-sudo")).exits(0);
+    mac.is_settled();
+    assert_ne!(mac.current(), current);
+    let_go(&mac);
 }
 
 #[test]

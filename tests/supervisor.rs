@@ -1,11 +1,11 @@
 //! The supervisor as a thing to be trusted: whatever dies, flaps or hangs, and whoever is in the way.
 
-use std::fs;
+use std::{fs, thread, time::Duration};
 
 use rustix::process::{Signal, set_child_subreaper};
 use serde_json::{Value, json};
 
-use crate::stage::{Process, Stage, alone, innocent, until};
+use crate::stage::{Process, Stage, alone, innocent, system, until};
 
 #[test]
 fn a_component_that_dies_is_back() {
@@ -186,6 +186,38 @@ fn the_whole_stack_is_stopped_and_started_and_restarted() {
     stage.ok("restart");
     assert_eq!(stage.replaced_since(&second).len(), first.len());
     stage.is_settled();
+}
+
+#[test]
+fn a_stop_that_meets_a_start_ends_what_is_being_started() {
+    let stage = Stage::deployed();
+    stage.ok("stop");
+    // A pipe that nobody reads: the supervisor is held up between its decision to start the engine and the engine.
+    let log = stage.root().join("logs/engine.log");
+    fs::remove_file(&log).unwrap();
+    system("mkfifo", &[&log.display().to_string()]);
+    let state = |name: &str| -> Value {
+        serde_json::from_slice(&fs::read(stage.root().join("state").join(name)).unwrap()).unwrap()
+    };
+    let is_heard = |halted: bool| {
+        let desired = state("desired.json");
+        let heard = desired["halted"] == halted && state("status.json")["revision"] == desired["revision"];
+        heard.then_some(())
+    };
+    let start = stage.start("start");
+    until("the supervisor to hear of the start", || is_heard(false));
+    start.kill();
+    let stop = stage.start("stop");
+    until("the supervisor to hear of the stop", || is_heard(true));
+    // One that does not wait for its keepers is gone by then.
+    let supervisor = stage.supervisor();
+    thread::sleep(Duration::from_millis(200));
+    assert!(supervisor.runs());
+    let _reader = fs::File::options().read(true).write(true).open(&log).unwrap();
+    stop.finish().exits(0);
+    assert_eq!(stage.processes(), []);
+    let said = fs::read_to_string(stage.root().join("logs/supervisor.log")).unwrap();
+    assert_eq!(said.matches("engine: started").count(), 2, "{said}");
 }
 
 #[test]

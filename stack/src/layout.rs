@@ -105,9 +105,9 @@ impl Root {
         format!("frontier-llm-{}-stack", &sha256_hex(self.0.as_os_str().as_encoded_bytes())[..8])
     }
 
-    /// Engines by version, as they were unpacked.
-    pub(crate) fn engines(&self) -> PathBuf {
-        self.0.join("engines")
+    /// Releases of others' programs by name and version, as they were unpacked.
+    pub(crate) fn programs(&self) -> PathBuf {
+        self.0.join("programs")
     }
 
     /// What is known of this host, and who runs on it.

@@ -212,8 +212,9 @@ pub struct Native {
     pub user: String,
     /// The service that has our supervisor run, if it is known there.
     pub service: Option<SystemService>,
-    /// The engines that are there, by version, and what a download that was cut off has left.
-    pub engines: BTreeSet<String>,
+    /// Releases of others' programs that are there, by folder, and what a download that was cut off has left.
+    #[serde(default)]
+    pub programs: BTreeSet<String>,
     /// Folders that hold models, of those that engines use by default.
     pub stores: BTreeSet<PathBuf>,
     /// What starts an engine of its own.

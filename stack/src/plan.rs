@@ -87,7 +87,7 @@ pub enum Step {
         /// May be run again.
         command: Command,
     },
-    /// Get a release of the engine and unpack it beside the others.
+    /// Get a release of others' programs and unpack it beside the others.
     Fetch(Tarball),
     /// Have the system run our supervisor, from its own start on.
     Serve {
@@ -290,6 +290,8 @@ pub fn plan(wanted: &Wanted, observed: &Observed) -> Result<(Plan, Contents), Fa
         let plan = Plan { base, release, steps, notes: declared.notes, unfinished: true, foreseen };
         return Ok((plan, declared.contents));
     }
+    // Before anything is staged, which what is brought may have to check.
+    steps.extend(native::fetch(&release, observed));
     let damaged = observed.current.as_ref() == Some(id) && !observed.damaged.is_empty();
     if observed.release(id).is_none() || damaged {
         let size_bytes = declared.contents.values().map(String::len).sum();
@@ -324,6 +326,7 @@ pub fn plan_rollback(observed: &Observed) -> Result<Plan, Failure> {
     if observed.program.as_ref() != Some(&release.content.program) {
         steps.push(Step::RestoreProgram { id: release.content.program.clone(), release: release.id.clone() });
     }
+    steps.extend(native::fetch(release, observed));
     let data = observed.current_release().map(|from| contained::put_back(from, release)).unwrap_or_default();
     let mut way = run(release, observed);
     way.retain(|step| !matches!(step, Step::Keep { .. }));
@@ -339,7 +342,7 @@ pub fn plan_rollback(observed: &Observed) -> Result<Plan, Failure> {
 /// What makes a staged release the one that runs, healthily.
 pub(crate) fn run(release: &Release, observed: &Observed) -> Vec<Step> {
     let mut steps = match release.content.runtime {
-        Runtime::Native => native::prepare(release, observed),
+        Runtime::Native => native::open(release, observed).into_iter().collect(),
         Runtime::Docker | Runtime::Sandbox => Vec::new(),
     };
     let switched = observed.current.as_ref() != Some(&release.id);
@@ -406,16 +409,14 @@ fn adjust(release: &Release, service: &Service, observed: &Observed) -> Option<S
 
 /// What components' own tools say to what is staged.
 fn check(release: &Release, observed: &Observed) -> Vec<Step> {
-    let staged = Root::new(observed.root.clone()).release(&release.id);
+    let root = Root::new(observed.root.clone());
+    let staged = root.release(&release.id);
     let program = |name: &str| observed.programs.get(name).cloned().flatten();
     let checks = release.content.services.iter().filter_map(|service| {
         let component = service.component;
         let command = match (service.container(), component) {
             (Some(_), _) => declare::docker::check(&program("docker")?, &staged, service)?,
-            (None, Component::Edge) => {
-                let run = Root::new(observed.root.clone()).run();
-                declare::native::check_edge(program("nginx")?, &run, &staged)
-            }
+            (None, Component::Edge) => declare::native::check_edge(program("nginx")?, &root.run(), &staged),
             (None, Component::Prometheus) => {
                 let config = staged.join("prometheus/prometheus.yml").display().to_string();
                 Command {
@@ -426,7 +427,13 @@ fn check(release: &Release, observed: &Observed) -> Vec<Step> {
             }
             (None, Component::Alertmanager) => {
                 let config = staged.join("alertmanager/alertmanager.yml").display().to_string();
-                Command { program: program("amtool")?, args: vec!["check-config".into(), config], env: [].into() }
+                let brought = release.content.tarballs.iter().find(|it| it.name == declare::tarball::ALERTMANAGER);
+                let beside = brought.map(|it| it.path(&root).with_file_name("amtool"));
+                Command {
+                    program: beside.or_else(|| program("amtool"))?,
+                    args: vec!["check-config".into(), config],
+                    env: [].into(),
+                }
             }
             (None, _) => return None,
         };
@@ -464,8 +471,10 @@ impl fmt::Display for Step {
             }
             Step::Tool { what, command } => write!(f, "{what}: {command}"),
             Step::Fetch(tarball) => {
-                let check = tarball.sha256.as_deref().map_or("the release's own sha256sum.txt", |sha256| &sha256[..12]);
-                write!(f, "fetch engine {} from {} ({check})", tarball.version, tarball.url)
+                let sums = tarball.sums.rsplit('/').next().unwrap_or_default();
+                let own = format!("the release's own {sums}");
+                let check = tarball.sha256.as_deref().map_or(own.as_str(), |sha256| &sha256[..12]);
+                write!(f, "fetch {} {} from {} ({check})", tarball.name, tarball.version, tarball.url)
             }
             Step::Serve { service, commands, .. } => {
                 let commands: Vec<String> = commands.iter().map(ToString::to_string).collect();

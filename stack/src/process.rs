@@ -311,10 +311,11 @@ pub fn look_up(name: &str, args: &[&str]) -> Option<String> {
     }
 }
 
-/// Starts a program at the head of a process group of its own; both its streams go to `log`.
-pub(crate) fn spawn_group(command: &Command, log: File) -> io::Result<u32> {
+/// Starts a program at the head of a process group of its own, which holds `lock` from its first moment; both its streams
+/// go to `log`.
+pub(crate) fn spawn_group(command: &Command, lock: File, log: File) -> io::Result<u32> {
     let mut child = command.std();
-    child.process_group(0).stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+    child.process_group(0).stdin(lock).stdout(log.try_clone()?).stderr(log);
     Ok(child.spawn()?.id())
 }
 

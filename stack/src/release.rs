@@ -16,6 +16,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     component::{Component, Runtime},
+    layout::Root,
     observed::Init,
     process::Command,
 };
@@ -63,9 +64,9 @@ pub struct Content {
     pub runtime: Runtime,
     /// Identity of our own program, which is the gateway, the supervisor and the stand-in.
     pub program: String,
-    /// The engine's own release, where we bring it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub engine: Option<Tarball>,
+    /// Releases of others' programs that we bring.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tarballs: Vec<Tarball>,
     /// Who has the system run our supervisor; `None`: a deploy starts it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub init: Option<Init>,
@@ -82,17 +83,33 @@ pub struct Content {
     pub files: BTreeMap<String, String>,
 }
 
-/// A release of the engine, to be fetched and unpacked whole.
+/// A release of others' programs, to be fetched and unpacked whole.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Tarball {
-    /// Its version, and the name of its folder.
+    /// Whose it is, as `ollama`.
+    pub name: String,
+    /// Its version.
     pub version: String,
     /// Where it is.
     pub url: String,
-    /// What it has to be. `None`: what the `sha256sum.txt` beside it says.
+    /// What it has to be. `None`: what the release itself says.
     pub sha256: Option<String>,
-    /// The engine's program within it.
+    /// Where the release says that.
+    pub sums: String,
+    /// The program within it.
     pub program: String,
+}
+
+impl Tarball {
+    /// The name of its folder, among others of its kind.
+    pub(crate) fn folder(&self) -> String {
+        format!("{}-{}", self.name, self.version)
+    }
+
+    /// Where its program is on a host.
+    pub(crate) fn path(&self, root: &Root) -> PathBuf {
+        root.programs().join(self.folder()).join(&self.program)
+    }
 }
 
 /// A component as it is to run on this host.

@@ -21,7 +21,6 @@ use stack::{
     plan::{Plan, Step, plan, plan_rollback},
     protocol::{Ended, Event, Outcome},
     release::{Contents, ReleaseId, Service},
-    secret::Secret,
     settings::RuntimeChoice,
     transport::Client,
 };
@@ -61,10 +60,8 @@ pub(crate) fn run(settings: Option<&Path>, args: &cli::Deploy) -> Result<Exit> {
             deploy.look_back()?;
             return deploy.conclude(&plan.release.id, &observed);
         }
-        let needs_sudo = !observed.account.is_root() && plan.as_root().next().is_some();
-        if needs_sudo && mem::take(&mut ask_sudo) {
-            let password = report::ask_unseen(&format!("password for sudo on {}: ", deploy.session.host()))?;
-            deploy.session.client.authorize(Secret::new(password))?;
+        if needs_sudo(&plan, &observed) && mem::take(&mut ask_sudo) {
+            deploy.session.ask_sudo()?;
         }
         let release = plan.release.id.clone();
         match deploy.carry_out(plan, contents) {
@@ -83,7 +80,11 @@ pub(crate) fn run(settings: Option<&Path>, args: &cli::Deploy) -> Result<Exit> {
 /// Goes back to the release that was healthy before.
 pub(crate) fn roll_back(settings: Option<&Path>, args: &cli::Rollback) -> Result<Exit> {
     let mut rollback = Run::open(settings, Need::This, args.json)?;
-    let plan = plan_rollback(&rollback.observe(false)?)?;
+    let observed = rollback.observe(false)?;
+    let plan = plan_rollback(&observed)?;
+    if args.ask_sudo && needs_sudo(&plan, &observed) {
+        rollback.session.ask_sudo()?;
+    }
     let release = plan.release.id.clone();
     rollback.say(&format!("back to release {release} on {}", rollback.session.host()));
     match rollback.carry_out(plan, Contents::new()) {
@@ -106,8 +107,20 @@ pub(crate) fn restore(settings: Option<&Path>) -> Result<Exit> {
             .hint("`cargo xtask deploy` brings the host there; --dry-run shows what that means")
             .into());
     }
-    let outcome = restore.carry_out(plan, contents);
+    let needs_sudo = needs_sudo(&plan, &observed);
+    let outcome = restore.carry_out(plan, contents).map_err(|failure| match needs_sudo {
+        // Nobody can be asked here: this is a part of another verb, which may run far from whoever typed it.
+        true if failure.class == Class::Refused => {
+            failure.hint("`cargo xtask deploy --ask-sudo` does the same, and asks for your password")
+        }
+        _ => failure,
+    });
     restore.lament(&release, outcome)
+}
+
+/// Whether some of it is for root, and we are somebody else.
+fn needs_sudo(plan: &Plan, observed: &Observed) -> bool {
+    !observed.account.is_root() && plan.as_root().next().is_some()
 }
 
 /// Follows a deploy, a rollback or a verb that goes on as a job.

@@ -20,12 +20,13 @@ use stack::{
     layout::{self, Root},
     observed::{Observed, Question},
     release::Contents,
+    secret::Secret,
     settings::{LoadError, RuntimeChoice, Settings},
     ssh::{self, Ssh, System},
     transport::{Client, Transport},
 };
 
-use crate::program;
+use crate::{program, report};
 
 /// Identity of this program; see build.rs.
 pub(crate) const PROGRAM_ID: &str = env!("STACK_PROGRAM_ID");
@@ -102,6 +103,12 @@ impl Session {
             source.insert(name.clone(), text);
         }
         Ok(source)
+    }
+
+    /// Asks for the password that sudo wants there; it is good for as long as this session lasts.
+    pub(crate) fn ask_sudo(&mut self) -> Result<()> {
+        let password = report::ask_unseen(&format!("password for sudo on {}: ", self.host()))?;
+        Ok(self.client.authorize(Secret::new(password))?)
     }
 
     /// How the host is called in what we say.

@@ -8,7 +8,6 @@ use stack::{
     component::Component,
     failure::{Class, Failure},
     protocol::Action,
-    secret::Secret,
 };
 
 use crate::{
@@ -32,8 +31,7 @@ pub(crate) fn run(settings: Option<&Path>, args: &cli::Tune) -> Result<Exit> {
         return Ok(Exit::Done);
     }
     if args.ask_sudo {
-        let password = report::ask_unseen(&format!("password for sudo on {}: ", session.host()))?;
-        session.client.authorize(Secret::new(password))?;
+        session.ask_sudo()?;
     }
     let interrupt = session.interrupt.clone();
     let mut waiting = report::waiting();

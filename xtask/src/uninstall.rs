@@ -6,7 +6,6 @@ use anyhow::Result;
 use stack::{
     failure::{Class, Failure},
     observed::Question,
-    secret::Secret,
 };
 
 use crate::{
@@ -23,8 +22,7 @@ pub(crate) fn run(settings: Option<&Path>, args: &cli::Uninstall) -> Result<Exit
         return Ok(Exit::Refused);
     }
     if args.ask_sudo {
-        let password = report::ask_unseen(&format!("password for sudo on {}: ", session.host()))?;
-        session.client.authorize(Secret::new(password))?;
+        session.ask_sudo()?;
     }
     let mut waiting = report::waiting();
     session.client.uninstall(args.data, &mut |event| {

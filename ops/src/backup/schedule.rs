@@ -361,7 +361,9 @@ fn as_root(words: &[&str]) -> Result<(), Failure> {
     must(&command, "").map(drop).map_err(|failure| Failure {
         class: Class::Refused,
         hint: Some(
-            "a daemon of the system needs root once: run `sudo -v` in the same terminal, then this again".to_owned(),
+            "a daemon of the system needs root once, and sudo wants a password: on the host itself, in one terminal, `sudo -v`, and \
+             then this by the `bin/xtask` of the stack's root"
+                .to_owned(),
         ),
         ..failure
     })

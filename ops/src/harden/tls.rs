@@ -195,7 +195,7 @@ mod tests {
     const NEW: [&str; 2] = ["20250101000000Z", "20990101000000Z"];
 
     #[test]
-    fn a_certificate_that_ended_is_for_another_name_or_of_nobody_is_found() {
+    fn a_certificate_that_ended_or_is_early_for_another_name_or_of_nobody_is_found() {
         let Some(good) = door(NEW[0], NEW[1], &[]) else { return };
         assert_eq!(found(&good, Some("studio.lan"), true), [""; 0]);
         assert_eq!(found(&good, None, true), [""; 0], "nobody knows by which name clients come");
@@ -203,6 +203,8 @@ mod tests {
         assert_eq!(found(&good, Some("studio.lan"), false), ["certificate-untrusted"]);
         let Some(ended) = door("20200101000000Z", "20210101000000Z", &[]) else { return };
         assert_eq!(found(&ended, Some("studio.lan"), true), ["certificate-expired"]);
+        let Some(early) = door("20980101000000Z", NEW[1], &[]) else { return };
+        assert_eq!(found(&early, Some("studio.lan"), true), ["certificate-early"]);
     }
 
     #[test]

@@ -131,7 +131,7 @@ pub(super) fn make(host: &Host<'_>) -> Result<Made, Failure> {
     let mut contents = told_files(host, &mut services, &images, certificate.digest);
     contents.extend(grafana::files(host.settings, host.port(Component::Prometheus)));
     contents.extend(files.place(with_fingerprints(host, values, &services, &contents)));
-    Ok(Made { services, absent, contents, notes, first, doors: doors(host.settings), engine: None, init: None })
+    Ok(Made { services, absent, contents, notes, first, doors: doors(host.settings), tarballs: Vec::new(), init: None })
 }
 
 /// Docker's own state, each in its own words.

@@ -16,6 +16,7 @@ mod prometheus;
 mod sandbox;
 pub(crate) mod service;
 mod shared;
+pub(crate) mod tarball;
 
 use std::{
     collections::BTreeMap,
@@ -121,8 +122,8 @@ struct Made {
     first: Vec<Step>,
     /// See [`Content::doors`].
     doors: BTreeMap<Component, u16>,
-    /// See [`Content::engine`].
-    engine: Option<Tarball>,
+    /// See [`Content::tarballs`].
+    tarballs: Vec<Tarball>,
     /// See [`Content::init`].
     init: Option<Init>,
 }
@@ -143,12 +144,12 @@ pub(crate) fn declare(wanted: &Wanted, observed: &Observed) -> Result<Declared, 
         Runtime::Native => native::make(&host)?,
         Runtime::Sandbox => sandbox::make(&host),
     };
-    let Made { services, absent, mut contents, notes: more, first, doors, engine, init } = made;
+    let Made { services, absent, mut contents, notes: more, first, doors, tarballs, init } = made;
     notes.extend(more);
     contents.extend(additions);
     let files = contents.iter().map(|(path, text)| (path.clone(), sha256_hex(text.as_bytes()))).collect();
     let program = wanted.program.clone();
-    let content = Content { runtime, program, engine, init, services, absent, ports, doors, files };
+    let content = Content { runtime, program, tarballs, init, services, absent, ports, doors, files };
     Ok(Declared { release: Release::new(content), contents, notes, first })
 }
 
@@ -264,8 +265,8 @@ impl Host<'_> {
         let files = contents.iter().map(|(path, text)| (path.clone(), sha256_hex(text.as_bytes()))).collect();
         let (program, services) = (self.wanted.program.clone(), services.to_vec());
         let (runtime, ports, doors) = (Runtime::Docker, [].into(), [].into());
-        let (engine, init, absent) = (None, None, Vec::new());
-        let content = Content { runtime, program, engine, init, services, absent, ports, doors, files };
+        let (tarballs, init, absent) = (Vec::new(), None, Vec::new());
+        let content = Content { runtime, program, tarballs, init, services, absent, ports, doors, files };
         Release::new(content)
     }
 

@@ -1,17 +1,19 @@
 //! The native runtime: every component is a program of the host's own, which our supervisor starts, and the system that.
 //!
-//! The engine is a release of Ollama that we bring; the others come from Homebrew or the distribution. Root is asked for
+//! The engine is a release of Ollama that we bring, and so is Alertmanager where there is none (`tarball.rs`); the others come
+//! from Homebrew or the distribution. Root is asked for
 //! what only root may do (`service.rs`), once.
 
 use std::path::{Path, PathBuf};
 
 use super::{
-    Host, Made, certificate, compose,
+    Host, Made, certificate,
     docker::{SECRETS, doors, free, missing_secrets},
     engine, grafana,
     nginx::{self, Doors},
     service,
     shared::{gateway, missing, program_alone, watchers, watching},
+    tarball,
 };
 use crate::{
     component::Component,
@@ -20,7 +22,7 @@ use crate::{
     plan::Step,
     process::Command,
     release::{Absent, Contents, Service, Tarball},
-    settings::{Engine, Settings},
+    settings::Settings,
 };
 
 /// Programs that are looked for beside those of other runtimes.
@@ -43,15 +45,6 @@ pub(crate) const RIVALS: [(&str, &str); 4] = [
 /// Homebrew's formulas, each by the name of the program that it brings.
 const FORMULAS: [&str; 4] = ["nginx", "prometheus", "node_exporter", "grafana"];
 
-/// SHA-256 of Ollama's release files, of the version that this program was tested with, as the release's `sha256sum.txt` has
-/// them. Known from other projects that pin 0.32.15, not from the files themselves: three agree for Darwin, seven for Linux on
-/// amd64, four on arm64.
-const TARBALLS: [(&str, &str); 3] = [
-    ("ollama-darwin.tgz", "9ab0ac4747946620a2464054f3c44a55aa146e9fccb5c366ee18e43fd1930b90"),
-    ("ollama-linux-amd64.tar.zst", "50539c5fe9bf85887733355098dcdb266b433cb8c73fa180713417e9ed6e42bb"),
-    ("ollama-linux-arm64.tar.zst", "c898270b1690eab0f51aa9e9197686b7b4c6a7d88b83967763818f3127e477e9"),
-];
-
 /// Where config/grafana says that Grafana's files are, which is so in a container.
 const GRAFANA_FILES: &str = "/etc/grafana/stack";
 
@@ -66,13 +59,15 @@ pub(super) fn make(host: &Host<'_>) -> Result<Made, Failure> {
     let certificate = certificate::wanted(host)?;
     first.extend(certificate.first);
     not_in_the_way(host, native)?;
-    let tarball = tarball(host)?;
+    let ollama = tarball::ollama(host)?;
     let models = models(host, native);
-    let mut services = vec![engine(host, &tarball, &models), gateway(host)];
+    let mut services = vec![engine(host, &ollama, &models), gateway(host)];
     let mut absent = Vec::new();
     let mut contents = Contents::new();
     services.extend(host.program("nginx").map(|program| edge(host, program)));
-    watchers(host, &mut services, &mut absent);
+    let alertmanager = tarball::alertmanager(host);
+    let program = alertmanager.as_ref().map(|it| it.path(&host.root)).or_else(|| host.program("alertmanager"));
+    watchers(host, program, &mut services, &mut absent);
     match host.program("grafana") {
         Some(program) => {
             services.push(grafana(host, program));
@@ -94,8 +89,9 @@ pub(super) fn make(host: &Host<'_>) -> Result<Made, Failure> {
         contents.insert(service::file(init, &host.root), text);
     }
     let notes = notes(host, native, &models);
-    let (engine, init) = (Some(tarball), native.init);
-    Ok(Made { services, absent, contents, notes, first, doors: doors(host.settings), engine, init })
+    let tarballs = [ollama].into_iter().chain(alertmanager).collect();
+    let (doors, init) = (doors(host.settings), native.init);
+    Ok(Made { services, absent, contents, notes, first, doors, tarballs, init })
 }
 
 /// The steps that bring what is missing, where there is something that can bring it.
@@ -204,34 +200,9 @@ fn models(host: &Host<'_>, native: &Native) -> PathBuf {
     found.unwrap_or_else(|| at_home(host, wanted))
 }
 
-fn version(engine: &Engine) -> (&str, bool) {
-    let tested = compose::default_of("STACK_ENGINE_IMAGE").rsplit(':').next().unwrap_or_default();
-    let version = engine.version.as_deref().unwrap_or(tested);
-    (version, version == tested)
-}
-
-/// Ollama's release file for this system, by its name there.
-fn tarball(host: &Host<'_>) -> Result<Tarball, Failure> {
-    let (system, machine) = (host.observed.system.as_str(), host.observed.machine.as_str());
-    let (name, program) = match (system, machine) {
-        ("Darwin", _) => ("ollama-darwin.tgz", "ollama"),
-        (_, "x86_64") => ("ollama-linux-amd64.tar.zst", "bin/ollama"),
-        (_, "aarch64") => ("ollama-linux-arm64.tar.zst", "bin/ollama"),
-        _ => return Err(Failure::new(Class::Refused, format!("Ollama has no release for {system} on {machine}"))),
-    };
-    let (version, is_tested) = version(&host.settings.engine);
-    let known = TARBALLS.iter().find(|(known, _)| *known == name).filter(|_| is_tested);
-    Ok(Tarball {
-        version: version.to_owned(),
-        url: format!("{}/ollama/ollama/releases/download/v{version}/{name}", host.settings.host.github),
-        sha256: known.map(|(_, sha256)| (*sha256).to_owned()),
-        program: program.to_owned(),
-    })
-}
-
 fn engine(host: &Host<'_>, tarball: &Tarball, models: &Path) -> Service {
     let settings = &host.settings.engine;
-    let program = host.root.engines().join(&tarball.version).join(&tarball.program);
+    let program = tarball.path(&host.root);
     let mut env = engine::environment(settings, host.listen(Component::Engine), models);
     let flash_attention = settings.flash_attention.map(|on| u8::from(on).to_string());
     env.extend(flash_attention.map(|value| ("OLLAMA_FLASH_ATTENTION".to_owned(), value)));

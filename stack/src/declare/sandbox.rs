@@ -16,7 +16,7 @@ pub(super) fn make(host: &Host<'_>) -> Made {
         left_out(Component::Edge, "the sandbox listens on loopback only: nothing needs guarding"),
         left_out(Component::Grafana, "not part of the sandbox"),
     ];
-    watchers(host, &mut services, &mut absent);
+    watchers(host, host.program("alertmanager"), &mut services, &mut absent);
     let contents = watching(host, &mut services);
     Made {
         services,
@@ -25,7 +25,7 @@ pub(super) fn make(host: &Host<'_>) -> Made {
         notes: Vec::new(),
         first: Vec::new(),
         doors: [].into(),
-        engine: None,
+        tarballs: Vec::new(),
         init: None,
     }
 }

@@ -9,17 +9,22 @@ use crate::{
     release::{Absent, Contents, Launch, Service},
 };
 
-/// What brings them to a Mac. Homebrew has no formula of Alertmanager's.
+/// What brings them to a Mac. Homebrew has no formula of Alertmanager's: the native runtime brings it (`tarball.rs`).
 const ALERTMANAGER: &str = "alertmanager and amtool from https://prometheus.io/download, in /usr/local/bin";
 const NODE_EXPORTER: &str = "brew install node_exporter";
 
 /// Prometheus, Alertmanager and node_exporter: each if the host has it, else it is named with what brings it.
-pub(super) fn watchers(host: &Host<'_>, services: &mut Vec<Service>, absent: &mut Vec<Absent>) {
+pub(super) fn watchers(
+    host: &Host<'_>,
+    alertmanager: Option<PathBuf>,
+    services: &mut Vec<Service>,
+    absent: &mut Vec<Absent>,
+) {
     match host.program("prometheus") {
         Some(program) => services.push(prometheus(host, program)),
         None => absent.push(missing(host, Component::Prometheus, "prometheus", "brew install prometheus")),
     }
-    match host.program("alertmanager") {
+    match alertmanager {
         Some(program) => services.push(alertmanager::process(host, program)),
         None => absent.push(missing(host, Component::Alertmanager, "prometheus-alertmanager", ALERTMANAGER)),
     }

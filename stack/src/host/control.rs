@@ -87,7 +87,7 @@ pub(super) fn uninstall(
     commands.iter().try_for_each(|command| way.run(command, &lock, follow))?;
     starter.erase(&releases, data)?;
     let mut gone =
-        vec![root.current(), root.releases(), root.engines(), root.bin(), root.logs(), root.state(), root.live()];
+        vec![root.current(), root.releases(), root.programs(), root.bin(), root.logs(), root.state(), root.live()];
     gone.extend(data.then(|| root.data()));
     gone.iter().try_for_each(|path| durable::remove(path))?;
     // Fails where something is left, the data above all; then the folder has a reason to stay.

@@ -1,4 +1,4 @@
-//! What a host has for components that are programs of its own: who starts things, engines, and what stands in the way.
+//! What a host has for components that are programs of its own: who starts things, what was brought, and what stands in the way.
 //!
 //! Nothing here needs root, and nothing changes anything.
 
@@ -19,7 +19,7 @@ pub(super) fn facts(system: &str, root: &Root) -> Native {
         init,
         user: process::look_up("id", &["-un"]).unwrap_or_default().trim().to_owned(),
         service: init.and_then(|init| service(init, root)),
-        engines: names(&root.engines()),
+        programs: names(&root.programs()),
         stores: STORES.iter().filter_map(|path| expand(Path::new(path))).filter(|it| holds_models(it)).collect(),
         rivals: RIVALS.iter().filter_map(|(path, _)| present(path)).collect(),
         firewall: firewall(system),

@@ -144,10 +144,13 @@ impl Starter for Supervised<'_> {
             return Ok(());
         }
         follow(Event::Waiting { detail: "every component to stop".to_owned() })?;
-        if root.program().exists() {
-            self.ensure_supervisor()?;
-        }
-        wait_for(CONTROL_TIMEOUT, || Ok(is_done()?.then_some(())))?.ok_or_else(|| {
+        let done = wait_for(CONTROL_TIMEOUT, || {
+            if runs() && root.program().exists() {
+                self.ensure_supervisor()?;
+            }
+            Ok(is_done()?.then_some(()))
+        })?;
+        done.ok_or_else(|| {
             Failure::new(Class::Failed, "some components do not stop").hint("`cargo xtask status` shows which")
         })
     }

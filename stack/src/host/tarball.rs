@@ -1,7 +1,7 @@
-//! Bringing what is not ours: the engine's release files, and what the user's own tools install.
+//! Bringing what is not ours: releases of others' programs, and what the user's own tools install.
 //!
 //! curl fetches, since it is on every Mac and we speak no TLS; what came is trusted by its digest alone. Invariant: a folder
-//! below `engines/` that bears a version is a whole engine of that version.
+//! below `programs/` that bears a name and a version is a whole release of that version.
 
 use std::{
     fs::{self, File},
@@ -42,22 +42,22 @@ pub(super) fn tool(command: &Command, lock: &File, follow: &mut Follow<'_>) -> R
     if done.success { Ok(()) } else { Err(failed(command, &done.output)) }
 }
 
-/// Fetches, checks and unpacks an engine, unless it is there.
+/// Fetches, checks and unpacks a release, unless it is there.
 pub(super) fn fetch(root: &Root, tarball: &Tarball, lock: &File, follow: &mut Follow<'_>) -> Result<(), Failure> {
-    let engines = root.engines();
-    let folder = engines.join(&tarball.version);
+    let programs = root.programs();
+    let folder = programs.join(tarball.folder());
     if folder.exists() {
         return Ok(());
     }
-    fs::create_dir_all(&engines).doing("cannot create", &engines)?;
+    fs::create_dir_all(&programs).doing("cannot create", &programs)?;
     // What was cut off goes on from where it was.
-    let part = engines.join(format!(".{}.part", tarball.version));
+    let part = programs.join(format!(".{}.part", tarball.folder()));
     let sha256 = match &tarball.sha256 {
         Some(sha256) => sha256.clone(),
         None => published(tarball, lock, follow)?,
     };
     if !part.exists() || digest(&part, follow)? != sha256 {
-        download(&tarball.url, &part, &format!("engine {}", tarball.version), lock, follow)?;
+        download(&tarball.url, &part, &format!("{} {}", tarball.name, tarball.version), lock, follow)?;
         let came = digest(&part, follow)?;
         if came != sha256 {
             durable::remove(&part)?;
@@ -72,10 +72,10 @@ pub(super) fn fetch(root: &Root, tarball: &Tarball, lock: &File, follow: &mut Fo
 
 /// What the release itself says of the file.
 fn published(tarball: &Tarball, lock: &File, follow: &mut Follow<'_>) -> Result<String, Failure> {
-    let (folder, name) = tarball.url.rsplit_once('/').unwrap_or_default();
+    let name = tarball.url.rsplit('/').next().unwrap_or_default();
     let sums = tempfile::NamedTempFile::new().doing("cannot make", Path::new("a temporary file"))?;
-    let url = format!("{folder}/sha256sum.txt");
-    download(&url, sums.path(), "its digests", lock, follow)?;
+    let url = &tarball.sums;
+    download(url, sums.path(), "its digests", lock, follow)?;
     let text = fs::read_to_string(sums.path()).doing("cannot read", sums.path())?;
     let of_file = |line: &str| {
         let (sha256, file) = line.split_once(char::is_whitespace)?;
@@ -87,8 +87,7 @@ fn published(tarball: &Tarball, lock: &File, follow: &mut Follow<'_>) -> Result<
 
 fn download(url: &str, to: &Path, what: &str, lock: &File, follow: &mut Follow<'_>) -> Result<(), Failure> {
     let program = process::find("curl").ok_or_else(|| {
-        Failure::new(Class::Refused, "there is no curl to fetch the engine with")
-            .hint("install curl, then deploy again")
+        Failure::new(Class::Refused, "there is no curl to fetch it with").hint("install curl, then deploy again")
     })?;
     let path = to.display().to_string();
     let flags = ["--fail", "--silent", "--show-error", "--location", "--retry", "3", "--connect-timeout", "20"];
@@ -128,12 +127,12 @@ fn digest(path: &Path, follow: &mut Follow<'_>) -> Result<String, Failure> {
     }
 }
 
-/// Unpacks all of it, since the engine looks for its libraries beside itself, under a name that is no version's; and
+/// Unpacks all of it, since an engine looks for its libraries beside itself, under a name that is no version's; and
 /// renames it once it is whole.
 fn unpack(tarball: &Tarball, part: &Path, folder: &Path, lock: &File, follow: &mut Follow<'_>) -> Result<(), Failure> {
-    let engines = folder.parent().unwrap_or(folder);
-    let staging = tempfile::Builder::new().prefix(".unpacking-").tempdir_in(engines);
-    let staging = staging.doing("cannot create a folder in", engines)?;
+    let programs = folder.parent().unwrap_or(folder);
+    let staging = tempfile::Builder::new().prefix(".unpacking-").tempdir_in(programs);
+    let staging = staging.doing("cannot create a folder in", programs)?;
     let args = [Path::new("-xf"), part, Path::new("-C"), staging.path()].map(|it| it.display().to_string());
     let program = process::find("tar").unwrap_or_else(|| PathBuf::from("tar"));
     tool(&Command { program, args: args.to_vec(), env: [].into() }, lock, follow)?;
@@ -144,7 +143,7 @@ fn unpack(tarball: &Tarball, part: &Path, folder: &Path, lock: &File, follow: &m
     // Temporary folders are for their owner alone.
     fs::set_permissions(staging.path(), fs::Permissions::from_mode(0o755)).doing("cannot open", staging.path())?;
     fs::rename(staging.path(), folder).doing("cannot name", folder)?;
-    durable::flush_folder(engines).doing("cannot flush", engines)
+    durable::flush_folder(programs).doing("cannot flush", programs)
 }
 
 fn failed(command: &Command, output: &str) -> Failure {

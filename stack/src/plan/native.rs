@@ -7,21 +7,18 @@ use crate::{
     layout::Root,
     observed::{Observed, Running, SystemService},
     process::Command,
-    release::{Release, sha256_hex},
+    release::{Release, Tarball, sha256_hex},
 };
 
-/// The steps in front of the switch: nothing that runs is touched by them.
-pub(super) fn prepare(release: &Release, observed: &Observed) -> Vec<Step> {
-    let mut steps = Vec::new();
-    let engines = observed.native.as_ref().map(|native| &native.engines);
-    let missing = |version: &str| engines.is_none_or(|engines| !engines.contains(version));
-    steps.extend(release.content.engine.iter().filter(|it| missing(&it.version)).map(|it| Step::Fetch(it.clone())));
-    steps.extend(open(release, observed));
-    steps
+/// What the release needs of others' programs and the host does not have yet.
+pub(super) fn fetch(release: &Release, observed: &Observed) -> Vec<Step> {
+    let programs = observed.native.as_ref().map(|native| &native.programs);
+    let missing = |tarball: &&Tarball| programs.is_none_or(|programs| !programs.contains(&tarball.folder()));
+    release.content.tarballs.iter().filter(missing).cloned().map(Step::Fetch).collect()
 }
 
 /// The firewall's leave for nginx, by the path that its links lead to, which every version has anew.
-fn open(release: &Release, observed: &Observed) -> Option<Step> {
+pub(super) fn open(release: &Release, observed: &Observed) -> Option<Step> {
     let firewall = observed.native.as_ref()?.firewall.as_ref().filter(|firewall| !firewall.admits)?;
     release.service(Component::Edge)?;
     let command = |flag: &str| Command {
@@ -59,9 +56,9 @@ pub(super) fn foreseen(release: &Release, observed: &Observed) -> Vec<Step> {
     open(release, observed).into_iter().chain(serve(release, observed)).collect()
 }
 
-/// Engines that no kept release runs, and what is left of downloads.
+/// Others' programs that no kept release runs, and what is left of downloads.
 pub(super) fn unneeded<'a>(kept: impl Iterator<Item = &'a Release>, observed: &Observed) -> Vec<String> {
-    let versions: Vec<&str> = kept.filter_map(|it| Some(it.content.engine.as_ref()?.version.as_str())).collect();
-    let engines = observed.native.iter().flat_map(|native| &native.engines);
-    engines.filter(|name| !versions.contains(&name.as_str())).map(|name| format!("engines/{name}")).collect()
+    let used: Vec<String> = kept.flat_map(|it| &it.content.tarballs).map(Tarball::folder).collect();
+    let programs = observed.native.iter().flat_map(|native| &native.programs);
+    programs.filter(|name| !used.contains(name)).map(|name| format!("programs/{name}")).collect()
 }

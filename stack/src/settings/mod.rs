@@ -124,6 +124,7 @@ impl Default for Settings {
             monitoring: Monitoring {
                 retention: Duration::from_secs(15 * 24 * 60 * 60),
                 scrape_interval: Duration::from_secs(5),
+                alertmanager_version: None,
             },
             alerts: Alerts::default(),
             images: BTreeMap::new(),
@@ -284,6 +285,8 @@ pub struct Monitoring {
     pub retention: Duration,
     /// How often every target is scraped.
     pub scrape_interval: Duration,
+    /// Alertmanager's version, which a deploy brings to a native stack; `None`: what the host has, or one that is known.
+    pub alertmanager_version: Option<String>,
 }
 
 /// A container image reference that names exactly one version.

@@ -144,6 +144,7 @@ fn refuse_shared(table: &mut Table<'_, '_>, (one, port): (&str, u16), (other, ot
 fn monitoring(mut table: Table<'_, '_>, monitoring: &mut Monitoring) {
     table.text("retention", &mut monitoring.retention, value::period);
     table.text("scrape_interval", &mut monitoring.scrape_interval, value::period);
+    table.text("alertmanager_version", &mut monitoring.alertmanager_version, value::version);
 }
 
 fn images(mut table: Table<'_, '_>, settings: &mut Settings) {

@@ -193,7 +193,7 @@ pub fn user(text: &str) -> Result<String, Wrong> {
         .ok_or_else(|| Wrong::new(format!("{text:?} is not a user name"), "write a login name such as \"me\""))
 }
 
-/// A version of Ollama, as in `0.32.15` or `0.33.0-rc1`.
+/// A version of what is fetched as a release, as in `0.32.15` or `0.33.0-rc1`.
 pub fn version(text: &str) -> Result<String, Wrong> {
     let (numbers, suffix) = text.split_once('-').unwrap_or((text, "rc"));
     let numeric = |part: &str| !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit());

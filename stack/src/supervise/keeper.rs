@@ -7,7 +7,7 @@ use std::{
     fs,
     path::Path,
     sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel},
-    thread,
+    thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
 
@@ -103,10 +103,30 @@ impl Process {
     }
 }
 
+/// A keeper at work.
+pub(super) struct Handle {
+    targets: Sender<Option<Target>>,
+    thread: JoinHandle<()>,
+}
+
+impl Handle {
+    /// `None`: it is not to run.
+    pub(super) fn aim(&self, target: Option<Target>) {
+        let _ = self.targets.send(target);
+    }
+
+    /// Waits until its last target is reached, or a first try made; what runs then goes on without it.
+    pub(super) fn end(self) {
+        drop(self.targets);
+        if self.thread.join().is_err() {
+            ::log::error!("a keeper has panicked");
+        }
+    }
+}
+
 impl Keeper {
-    /// Starts the thread. It ends, and leaves its process alone, when the sender is dropped.
-    pub(super) fn spawn(component: Component, root: Root, client: Client, board: Board) -> Sender<Option<Target>> {
-        let (sender, inbox) = channel();
+    pub(super) fn spawn(component: Component, root: Root, client: Client, board: Board) -> Handle {
+        let (targets, inbox) = channel();
         let now = Instant::now();
         let (target, process) = (None, None);
         let keeper = Keeper {
@@ -121,8 +141,7 @@ impl Keeper {
             start_at: now,
             rotated_at: now,
         };
-        thread::spawn(move || keeper.run());
-        sender
+        Handle { targets, thread: thread::spawn(move || keeper.run()) }
     }
 
     fn run(mut self) {
@@ -240,9 +259,14 @@ impl Keeper {
         }
     }
 
-    /// Starts our own program, which takes the lock, leaves the record and becomes the component; see
+    /// Starts our own program, which is given the lock, leaves the record and becomes the component; see
     /// [`run_component`].
     fn spawn_process(&self, target: &Target) -> Result<Identity, Failure> {
+        let lock_path = self.root.component_lock(self.component);
+        let lock = process::lock_within(&lock_path, Duration::from_secs(1)).doing("cannot lock", &lock_path)?;
+        let lock = lock.ok_or_else(|| {
+            Failure::new(Class::Locked, format!("the {} runs already: {} is held", self.component, lock_path.display()))
+        })?;
         let path = self.root.log(self.component);
         let log = log::open(&path).doing("cannot write", &path)?;
         let program = self.root.current().join("bin/xtask");
@@ -255,7 +279,7 @@ impl Keeper {
             format!("--asked-restarts={}", target.asked_restarts),
         ];
         let command = Command { program, args: args.to_vec(), env: BTreeMap::new() };
-        let pid = process::spawn_group(&command, log).doing("cannot start", &command.program)?;
+        let pid = process::spawn_group(&command, lock, log).doing("cannot start", &command.program)?;
         Ok(Identity::of_child(pid))
     }
 
@@ -435,7 +459,7 @@ impl Keeper {
     }
 }
 
-/// Takes a component's lock, leaves its record, and becomes it. The lock rides on standard input.
+/// Leaves a component's record, and becomes it. The lock rides on standard input.
 ///
 /// # Errors
 /// The component runs already, or cannot be started. On success it does not return.

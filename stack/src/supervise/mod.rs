@@ -160,7 +160,7 @@ struct Main {
     start: Start,
     client: Client,
     board: Board,
-    keepers: BTreeMap<Component, Sender<Option<Target>>>,
+    keepers: BTreeMap<Component, keeper::Handle>,
 }
 
 /// The two files that say what should be, as they were when last looked at.
@@ -190,6 +190,7 @@ impl Main {
         loop {
             self.tell(&declared);
             if declared.desired.halted && !self.start.stays && self.nothing_runs() {
+                self.end_keepers();
                 ::log::info!("stopped by hand");
                 return Ok(());
             }
@@ -233,7 +234,7 @@ impl Main {
             let keeper = self.keepers.entry(component).or_insert_with(|| {
                 Keeper::spawn(component, self.root.clone(), self.client.clone(), self.board.clone())
             });
-            let _ = keeper.send(target);
+            keeper.aim(target);
         }
         Ok(declared)
     }
@@ -255,14 +256,14 @@ impl Main {
 
     fn terminate(mut self, declared: &Declared) {
         ::log::info!("asked to end: stopping every component");
-        for keeper in self.keepers.values() {
-            let _ = keeper.send(None);
-        }
-        while !self.nothing_runs() {
-            thread::sleep(Duration::from_millis(20));
-        }
-        self.keepers.clear();
+        self.keepers.values().for_each(|keeper| keeper.aim(None));
+        self.end_keepers();
         self.tell(declared);
+    }
+
+    /// Before we end: a keeper may be about to start what it had not yet heard is not to run.
+    fn end_keepers(&mut self) {
+        std::mem::take(&mut self.keepers).into_values().for_each(keeper::Handle::end);
     }
 
     fn nothing_runs(&self) -> bool {

@@ -53,7 +53,7 @@ fn mac_deployed() -> (Wanted, Observed) {
     let (plan, contents) = plan(&wanted, &observed).unwrap();
     let mut observed = after(&plan, &observed);
     let native = observed.native.as_mut().unwrap();
-    native.engines.insert("0.32.15".into());
+    native.programs.insert("ollama-0.32.15".into());
     let (_, definition) = contents.iter().find(|(path, _)| path.starts_with("service/")).unwrap();
     native.service = Some(SystemService { definition: definition.clone(), runs: true });
     (wanted, observed)
@@ -64,10 +64,10 @@ fn a_bare_mac_gets_an_engine_and_a_service_of_the_systems() {
     let (wanted, observed) = mac();
     insta::assert_snapshot!(shortly(&plan(&wanted, &observed).unwrap().0, &observed), @r"
      1. install program program-1
-     3. check edge: /opt/homebrew/bin/nginx -e stderr -p ROOT/state/run/ -c ROOT/releases/R0/nginx/nginx.conf -q -t
-     4. check prometheus: /opt/homebrew/bin/promtool check config ROOT/releases/R0/prometheus/prometheus.yml
-     5. check alertmanager: /opt/homebrew/bin/amtool check-config ROOT/releases/R0/alertmanager/alertmanager.yml
-     6. fetch engine 0.32.15 from https://github.com/ollama/ollama/releases/download/v0.32.15/ollama-darwin.tgz (9ab0ac474794)
+     2. fetch ollama 0.32.15 from https://github.com/ollama/ollama/releases/download/v0.32.15/ollama-darwin.tgz (9ab0ac474794)
+     4. check edge: /opt/homebrew/bin/nginx -e stderr -p ROOT/state/run/ -c ROOT/releases/R0/nginx/nginx.conf -q -t
+     5. check prometheus: /opt/homebrew/bin/promtool check config ROOT/releases/R0/prometheus/prometheus.yml
+     6. check alertmanager: /opt/homebrew/bin/amtool check-config ROOT/releases/R0/alertmanager/alertmanager.yml
      7. switch to release R0
      8. have the system run service SERVICE, as root: install -o root -g wheel -m 0644 ROOT/releases/R0/service/SERVICE.plist /Library/LaunchDaemons/SERVICE.plist; launchctl enable system/SERVICE; launchctl bootstrap system /Library/LaunchDaemons/SERVICE.plist; launchctl kickstart system/SERVICE
      9. supervise (no supervisor runs)
@@ -91,22 +91,22 @@ fn a_mac_as_declared_gets_nothing_and_another_engine_needs_no_root() {
     let (plan, _) = plan(&wanted, &observed).unwrap();
     assert!(plan.steps.iter().all(|step| step.as_root().is_empty()), "{plan}");
     insta::assert_snapshot!(shortly(&plan, &observed), @r"
-    2. check edge: /opt/homebrew/bin/nginx -e stderr -p ROOT/state/run/ -c ROOT/releases/R1/nginx/nginx.conf -q -t
-    3. check prometheus: /opt/homebrew/bin/promtool check config ROOT/releases/R1/prometheus/prometheus.yml
-    4. check alertmanager: /opt/homebrew/bin/amtool check-config ROOT/releases/R1/alertmanager/alertmanager.yml
-    5. fetch engine 0.33.0 from https://github.com/ollama/ollama/releases/download/v0.33.0/ollama-darwin.tgz (the release's own sha256sum.txt)
+    1. fetch ollama 0.33.0 from https://github.com/ollama/ollama/releases/download/v0.33.0/ollama-darwin.tgz (the release's own sha256sum.txt)
+    3. check edge: /opt/homebrew/bin/nginx -e stderr -p ROOT/state/run/ -c ROOT/releases/R1/nginx/nginx.conf -q -t
+    4. check prometheus: /opt/homebrew/bin/promtool check config ROOT/releases/R1/prometheus/prometheus.yml
+    5. check alertmanager: /opt/homebrew/bin/amtool check-config ROOT/releases/R1/alertmanager/alertmanager.yml
     6. switch from release R0 to R1
     7. restart engine (its program, arguments or files changed)
     8. wait until healthy: engine, gateway, edge, prometheus, alertmanager, node-exporter, grafana, macmon (at most 180 s)
     ");
     // It is kept for the way back, and swept with the last release that runs it.
     let mut observed = after(&plan, &observed);
-    observed.native.as_mut().unwrap().engines.insert("0.33.0".into());
+    observed.native.as_mut().unwrap().programs.insert("ollama-0.33.0".into());
     assert!(!plan_rollback(&observed).unwrap().steps.iter().any(|step| matches!(step, Step::Fetch(_))));
     for slots in 2..5 {
         wanted.settings.engine.num_parallel = slots;
         let (plan, _) = stack::plan::plan(&wanted, &observed).unwrap();
-        let swept = plan.to_string().contains("engines/0.32.15");
+        let swept = plan.to_string().contains("programs/ollama-0.32.15");
         assert_eq!(swept, slots == 4 || slots == 3 && observed.releases.len() == 3, "{plan}");
         observed = after(&plan, &observed);
         if swept {
@@ -145,6 +145,28 @@ fn what_a_mac_lacks_is_named_with_what_brings_it() {
     let (plan, _) = plan(&wanted, &without(&["brew", "prometheus"])).unwrap();
     let absent = plan.release.content.absent.iter().find(|it| it.component == Component::Prometheus).unwrap();
     assert!(absent.reason.contains("brew install prometheus"), "{absent:?}");
+}
+
+#[test]
+fn alertmanager_is_brought_to_a_prometheus_that_has_nobody_to_tell() {
+    let (mut wanted, mut observed) = mac();
+    assert_eq!(plan(&wanted, &observed).unwrap().0.release.content.tarballs.len(), 1, "it is installed");
+    observed.programs.retain(|name, _| !["alertmanager", "amtool"].contains(&name.as_str()));
+    let words = plan(&wanted, &observed).unwrap().0.to_string();
+    for part in [
+        "fetch alertmanager 0.34.1 from https://github.com/prometheus/alertmanager/releases/download/v0.34.1/\
+         alertmanager-0.34.1.darwin-arm64.tar.gz (a3941879f340)",
+        "check alertmanager: /Users/me/frontier-llm-stack/programs/alertmanager-0.34.1/alertmanager-0.34.1.darwin-arm64/amtool",
+        "start alertmanager (it does not run)",
+    ] {
+        assert!(words.contains(part), "no {part:?} in\n{words}");
+    }
+    wanted.settings.monitoring.alertmanager_version = Some("0.40.0".into());
+    assert!(plan(&wanted, &observed).unwrap().0.to_string().contains("(the release's own sha256sums.txt)"));
+    observed.programs.remove("prometheus");
+    observed.programs.remove("brew");
+    let (plan, _) = plan(&wanted, &observed).unwrap();
+    assert_eq!((plan.release.content.tarballs.len(), plan.release.service(Component::Alertmanager)), (1, None));
 }
 
 #[test]

@@ -191,6 +191,9 @@ pub(crate) struct Named {
 
 #[derive(Debug, Args)]
 pub(crate) struct Rollback {
+    /// Ask for your password on the host where something needs root and sudo wants one; or pipe it in
+    #[arg(long)]
+    pub(crate) ask_sudo: bool,
     /// As deploy does
     #[arg(long)]
     pub(crate) json: bool,

@@ -269,17 +269,17 @@ fn a_model_that_is_not_what_its_digest_says_comes_once_more_and_not_for_ever() {
 }
 
 /// A stack whose pulls take their time.
-fn slow(more: &str) -> Stage {
+pub(crate) fn slow() -> Stage {
     let stage = Stage::new();
     stage.write("slow.toml", "[pull]\npiece_ms = 250\n");
     let text = fs::read_to_string(stage.path("stack.toml")).unwrap();
-    stage.write("stack.toml", &text.replace("[sandbox]\n", &format!("[sandbox]\nscenarios = \"slow.toml\"\n{more}")));
+    stage.write("stack.toml", &text.replace("[sandbox]\n", "[sandbox]\nscenarios = \"slow.toml\"\n"));
     stage.ok("deploy");
     stage
 }
 
 /// Waits until a pull has begun to write.
-fn until_it_comes(stage: &Stage) {
+pub(crate) fn until_it_comes(stage: &Stage) {
     let blobs = stage.root().join("data/models/blobs");
     until("a part has come", || {
         let mut names = fs::read_dir(&blobs).ok()?.flatten().map(|entry| entry.file_name().into_string().unwrap());
@@ -289,7 +289,7 @@ fn until_it_comes(stage: &Stage) {
 
 #[test]
 fn a_pull_outlives_the_engine_that_makes_it() {
-    let stage = slow("");
+    let stage = slow();
     let pulling = stage.start("model pull qwen3:8b");
     until_it_comes(&stage);
     let engine = stage.component("engine");
@@ -300,7 +300,7 @@ fn a_pull_outlives_the_engine_that_makes_it() {
 
 #[test]
 fn a_model_that_is_removed_meanwhile_is_missed_where_it_is_needed() {
-    let stage = slow("");
+    let stage = slow();
     stage.set("time_per_output_token", "\"20ms\"");
     stage.ok("deploy");
     // It is not there yet: there is nothing to remove, and it comes all the same.

@@ -168,6 +168,16 @@ fn what_the_hub_does_not_have_is_said_with_what_it_has() {
 }
 
 #[test]
+fn what_has_no_room_is_refused_before_its_first_byte() {
+    let Some(scene) = Scene::new() else { return };
+    for number in [1, 2] {
+        scene.hub.put(&format!("me/Huge-GGUF/Huge-Q4_K_M-0000{number}-of-00002.gguf"), b"GGUF");
+    }
+    scene.run("pull hf.co/me/Huge-GGUF:Q4_K_M").exits(7).says("more free are needed to fetch hf.co/me/Huge-GGUF");
+    assert!(!scene.hub.asked().iter().any(|line| line.contains("/resolve/")));
+}
+
+#[test]
 fn a_disk_that_fills_up_meanwhile_is_said_and_what_came_is_kept() {
     let Some(scene) = Scene::new() else { return };
     let part = scene.work().join("Tiny-Q4_K_M-00001-of-00002.gguf.part");

@@ -116,6 +116,11 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Whether anybody knows what the steps write.
+    pub fn is_sized(&self) -> bool {
+        self.steps.iter().any(|step| step.bytes.is_some())
+    }
+
     /// What is still to be written, with the copy that the engine keeps.
     pub fn missing_bytes(&self) -> u64 {
         let missing = self.steps.iter().filter(|step| !step.is_done()).filter_map(|step| step.bytes);

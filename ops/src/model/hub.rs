@@ -128,7 +128,9 @@ fn refusal(repository: &str, words: &str) -> Failure {
         Failure::new(Class::Refused, format!("the hub has no repository {repository}, or shows it to some only"))
             .hint("one that is gated or private has to be fetched by its own client; look at its page in a browser")
     } else {
-        Failure::new(Class::Failed, format!("the hub does not give {repository}"))
+        Failure::new(Class::Failed, format!("the hub does not give {repository}")).hint(
+            "`curl -I https://huggingface.co` on the host shows whether it gets there; HF_ENDPOINT names another hub",
+        )
     };
     Failure { causes: vec![words.to_owned()], ..failure }
 }
@@ -217,7 +219,7 @@ impl Pieces {
             }
             files => files?,
         };
-        let is_file = |name: &str| files.iter().any(|file| file.path.eq_ignore_ascii_case(name));
+        let is_file = |name: &str| files.iter().any(|file| file.name().eq_ignore_ascii_case(name));
         match pick(&repository, &files, size.as_deref()) {
             Ok(files) if files.len() > 1 => Ok(Some(Pieces { repository, files })),
             // A file's own name is one for the hub, too; and without a size it has a choice of its own.

@@ -1,6 +1,6 @@
 //! `model pull|apply`: models that were not there before.
 
-use std::{fs, time::Instant};
+use std::{fs, os::unix::fs::MetadataExt, path::Path, time::Instant};
 
 use anyhow::Result;
 use ops::model::{
@@ -102,9 +102,14 @@ fn assemble(session: &mut Session, engine: &Engine, name: &str, pieces: &Pieces)
     let work = observed.root.join("data/pull").join(name.replace([':', '/'], "_"));
     let (count, size) = (pieces.files.len(), gigabytes(pieces.bytes()));
     report::say(&format!("{} has it in {count} pieces, {size}: they come to {}", pieces.repository, work.display()));
-    let disks = observed.facts.iter().flat_map(|machine| &machine.disks);
-    let free = disks.filter(|disk| disk.what == "the stack").map(|disk| disk.available_bytes).next();
-    let missing = pieces.missing_bytes(&work);
+    let disk = |what: &str| observed.facts.iter().flat_map(|machine| &machine.disks).find(|disk| disk.what == what);
+    let free = disk("the stack").map(|disk| disk.available_bytes);
+    // The engine keeps a copy, and mostly on the same disk.
+    let copy = match (disk("the stack"), disk("models")) {
+        (Some(stack), Some(models)) if device(&stack.path) != device(&models.path) => 0,
+        _ => pieces.bytes(),
+    };
+    let missing = pieces.missing_bytes(&work) + copy;
     if free.is_some_and(|free| free < missing) {
         let more = gigabytes(missing - free.unwrap_or(0));
         return Err(Failure::new(Class::Refused, format!("{more} more free are needed to fetch {name}")).into());
@@ -123,6 +128,11 @@ fn assemble(session: &mut Session, engine: &Engine, name: &str, pieces: &Pieces)
     prove(session, engine, name)?;
     fs::remove_dir_all(&work).doing("cannot remove", &work)?;
     Ok(())
+}
+
+/// The disk of what is there of a path.
+fn device(path: &Path) -> Option<u64> {
+    path.ancestors().find_map(|path| path.metadata().ok()).map(|meta| meta.dev())
 }
 
 /// Has the engine make a model of a file, of which it keeps a copy.

@@ -90,5 +90,6 @@ fn page(plan: &Plan, wanted: &Wanted, name: &str) -> String {
         let bytes = bytes.map(gigabytes).unwrap_or_default();
         page += &format!("{:>3}. {what:<40} {bytes:>10}{}\n", number + 1, if done { "  done" } else { "" });
     }
-    page + &format!("     still to be written {:>30}\n", gigabytes(plan.missing_bytes()))
+    let missing = if plan.is_sized() { gigabytes(plan.missing_bytes()) } else { "unknown".to_owned() };
+    page + &format!("     still to be written {missing:>30}\n")
 }

@@ -3,7 +3,7 @@
 //! Invariant: a path is used only after every part of it was seen to be a plain name below the target, and every folder
 //! on the way a real folder.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ffi::OsString;
 use std::fs::{self, File, Metadata};
 use std::io;
@@ -186,10 +186,11 @@ impl Waiting {
 /// Makes files durable, on whatever file systems they are. One order for all that a file system has still to write is
 /// cheaper than one for each of many files.
 pub(crate) fn flush<'w>(files: impl Iterator<Item = &'w Waiting>) -> io::Result<()> {
+    // By their folders: a file may be one that we must not open.
+    let folders: BTreeSet<&Path> = files.filter_map(|it| it.path().parent()).collect();
     let mut flushed = HashSet::new();
-    for path in files.map(Waiting::path) {
-        // By its folder: the file may be one that we must not open.
-        let folder = File::open(path.parent().unwrap_or(path))?;
+    for folder in folders {
+        let folder = File::open(folder)?;
         if flushed.insert(folder.metadata()?.dev()) {
             disk::flush_all(&folder)?;
         }

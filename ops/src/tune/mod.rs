@@ -158,7 +158,7 @@ pub fn revert(observed: &Observed) -> Result<Tuning, Failure> {
 fn look(observed: &Observed) -> Seen {
     match observed.system.as_str() {
         "Darwin" => mac::look(observed),
-        _ => linux::look(),
+        _ => linux::look(observed),
     }
 }
 

@@ -1,13 +1,20 @@
 //! Conversion with llama.cpp's own tools: two tiny models, written here weight by weight, through our verb to an answer.
 //!
 //! `STACK_TESTS_LLAMA_CPP` names a folder with `llama-quantize`, `convert_hf_to_gguf.py` and a Python environment `venv`
-//! that has what the converter imports.
+//! that has what the converter imports, and the hub's client; `llama-gguf-split` may be there, too.
 
-use std::{env, fs, os::unix::fs::symlink, path::PathBuf};
+use std::{
+    env, fs,
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+};
 
 use serde_json::{Map, Value, json};
 
-use crate::stage::{Stage, is_lacking, until};
+use crate::{
+    hub::Hub,
+    stage::{Stage, is_lacking, until},
+};
 
 /// Rows of Q5_K are blocks of 256.
 const WIDTH: usize = 256;
@@ -40,8 +47,17 @@ fn converts(architecture: &str, family: &str) {
         symlink(tools.join(tool), stage.path("bin").join(tool)).unwrap();
     }
     write_model(&stage, architecture, family);
-    let words = "model convert tiny --quant Q5_K_M --system Careful.";
-    let plan = stage.ok(&format!("{words} --dry-run")).stdout;
+    let hub = Hub::new();
+    // One of them is fetched by the hub's own client.
+    let source = match family {
+        "qwen2" => {
+            publish(&hub, &stage.path("tiny"));
+            "me/Tiny"
+        }
+        _ => "tiny",
+    };
+    let words = format!("HF_ENDPOINT={} exec $XTASK model convert {source} --quant Q5_K_M --system Careful.", hub.url);
+    let plan = stage.shell(&format!("{words} --dry-run")).exits(0).stdout;
     assert!(plan.contains("tiny:q5_k_m in ") && plan.contains("quantise to Q5_K_M"), "{plan}");
 
     let work = stage.root().join("data/convert/tiny_q5_k_m");
@@ -49,11 +65,11 @@ fn converts(architecture: &str, family: &str) {
     symlink(tools.join("venv"), work.join("venv")).unwrap();
     fs::write(work.join("venv.done"), "").unwrap();
     // Killed after the first stage, it goes on with the next.
-    let job = stage.start(words);
+    let job = stage.start_shell(&words);
     let full = work.join("bf16.gguf");
     let converted = until("it is converted", || full.metadata().ok()?.modified().ok());
     job.kill();
-    stage.ok(words).says("created tiny:q5_k_m").says("tiny:q5_k_m answers").says("rm -r");
+    stage.shell(&words).exits(0).says("created tiny:q5_k_m").says("tiny:q5_k_m answers").says("rm -r");
     assert_eq!(full.metadata().unwrap().modified().unwrap(), converted, "what was whole is not made again");
 
     let made = stage.ok("model show tiny:q5_k_m --json").json();
@@ -65,6 +81,35 @@ fn converts(architecture: &str, family: &str) {
     let fit = stage.ok(&format!("model fit {} --context 2048 --parallel 1 --kv f16 --json", file.display())).json();
     // Layers × heads × (key + value) × tokens × bytes.
     assert_eq!(fit["rows"][0]["kv_bytes"], 2 * 2 * (64 + 64) * 2048 * 2, "{fit}");
+    if tools.join("llama-gguf-split").exists() {
+        in_pieces(&stage, &hub, &tools.join("llama-gguf-split"), &file);
+    }
+    let removed = stage.shell(&format!("{words} --prune")).exits(0).says("removed ");
+    assert!(!work.exists(), "{removed:?}");
+}
+
+/// What llama.cpp's own tool cuts we put together as it does, byte for byte.
+fn in_pieces(stage: &Stage, hub: &Hub, split: &Path, file: &Path) {
+    let [split, file] = [split, file].map(|path| path.display().to_string());
+    let cut = format!(
+        "mkdir cut && {split} --split --split-max-tensors 5 {file} cut/T-Q5_K_M && cd cut && \
+                       {split} --merge T-Q5_K_M-00001-of-*.gguf ../merged.gguf"
+    );
+    stage.shell(&cut).exits(0);
+    for piece in fs::read_dir(stage.path("cut")).unwrap().flatten() {
+        hub.put(&format!("me/T-GGUF/{}", piece.file_name().display()), &fs::read(piece.path()).unwrap());
+    }
+    let pull = format!("HF_ENDPOINT={} exec $XTASK model pull hf.co/me/T-GGUF:Q5_K_M", hub.url);
+    stage.shell(&pull).exits(0).says("answers");
+    let merged = fs::read(stage.path("merged.gguf")).unwrap();
+    let mut blobs = fs::read_dir(stage.root().join("data/models/blobs")).unwrap().flatten();
+    assert!(blobs.any(|blob| fs::read(blob.path()).unwrap() == merged));
+}
+
+fn publish(hub: &Hub, folder: &Path) {
+    for file in fs::read_dir(folder).unwrap().flatten() {
+        hub.put(&format!("me/Tiny/{}", file.file_name().display()), &fs::read(file.path()).unwrap());
+    }
 }
 
 const TEMPLATE: &str = "{% for message in messages %}{{ message['content'] }}{% endfor %}";

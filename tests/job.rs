@@ -4,7 +4,10 @@ use std::fs;
 
 use serde_json::Value;
 
-use crate::stage::{Job, Stage, until};
+use crate::{
+    model::{slow, until_it_comes},
+    stage::{Job, Stage, until},
+};
 
 /// What a connection carries, with the name that a deploy gave the program.
 fn serve(stage: &Stage, request: &str) -> Job {
@@ -58,6 +61,18 @@ fn a_verb_that_is_a_job_outlives_its_client_and_ends_well_when_cancelled() {
     assert_eq!(stage.ok("job list --json").json()[0]["state"], "failed");
     until("its process is gone", || (stage.processes().len() == stage.components().len() + 1).then_some(()));
     stage.is_settled();
+}
+
+#[test]
+fn a_pull_goes_on_when_its_client_is_gone_and_can_be_followed_again() {
+    let stage = slow();
+    let client = serve(&stage, r#"{"request":"run","args":["model","pull","qwen3:8b"],"as_job":true}"#);
+    until_it_comes(&stage);
+    client.kill();
+    let jobs = stage.ok("job list --json").json();
+    assert_eq!((&jobs[0]["verb"], &jobs[0]["state"]), (&"model pull qwen3:8b".into(), &"running".into()));
+    stage.ok(&format!("job attach {}", jobs[0]["id"].as_str().unwrap())).says("qwen3:8b answers");
+    assert!(stage.ok("model list").stdout.contains("qwen3:8b"));
 }
 
 #[test]

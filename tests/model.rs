@@ -25,6 +25,7 @@ fn fit_tells_every_size_for_a_machine_that_one_does_not_have() {
     assert!(fit["rows"][0]["tokens_per_second_limit"].as_f64().unwrap() > 50.0);
     let page = stage.shell(ask).exits(0).stdout;
     assert!(page.contains("fits after: sudo sysctl iogpu.wired_limit_mb="), "{page}");
+    assert!(page.contains("; q5_K_M computed, as the library has no such tag"), "{page}");
 }
 
 #[test]
@@ -62,6 +63,7 @@ fn a_model_comes_answers_sits_in_memory_and_goes() {
     };
     assert!(listed("qwen2.5-coder:7b").unwrap()["resident"]["context"].as_u64().unwrap() > 0);
     assert_eq!(listed(DEFAULT).unwrap()["default"], true);
+    assert!(listed(DEFAULT).unwrap()["context"].as_u64().is_some_and(|tokens| tokens >= 32_768));
     stage.ok("model unload qwen2.5-coder:7b");
     until("an unloaded model has left", || listed("qwen2.5-coder:7b").unwrap()["resident"].is_null().then_some(()));
     stage.ok("model preload qwen2.5-coder:7b").says("loaded qwen2.5-coder:7b in");
@@ -165,7 +167,8 @@ fn an_upgrade_keeps_comments_and_the_old_model_and_can_go_back() {
     let switched = text.replace(&format!("\"{DEFAULT}\" # for now"), "\"qwen3-coder:30b\" # for now");
     assert_eq!(settings(), format!("{switched}previous = \"{DEFAULT}\"\n"));
     stage.ok("model show qwen3-coder:30b");
-    stage.ok("model upgrade --revert --yes");
+    let back = stage.ok("model upgrade --revert --yes");
+    assert!(!back.stderr.contains("pulling"), "what is here is not pulled again: {}", back.stderr);
     assert_eq!(settings(), format!("{text}previous = \"qwen3-coder:30b\"\n"));
     let pruned = stage.ok("model upgrade --prune --yes");
     if !lacks("prometheus") {
@@ -176,9 +179,21 @@ fn an_upgrade_keeps_comments_and_the_old_model_and_can_go_back() {
     stage.ok("model show qwen2.5-coder:32b-instruct-q8_0");
 }
 
-/// An engine of its own, whose registry goes away after so many pieces of each pull.
-fn engine(stage: &Stage, pieces: u32) -> (Job, Engine) {
-    stage.write("scenarios.toml", &format!("[pull]\nerror_after_pieces = {pieces}\n"));
+#[test]
+fn an_upgrade_to_a_model_that_was_made_here_pulls_nothing() {
+    let stage = Stage::deployed();
+    stage.write("local/models/mine.Modelfile", &format!("FROM {DEFAULT}\nPARAMETER num_ctx 8192\n"));
+    stage.ok("model apply");
+    let upgraded = stage.ok("model upgrade mine --yes").says("mine is the default in");
+    assert!(!upgraded.stderr.contains("pulling manifest"), "no registry has it: {}", upgraded.stderr);
+}
+
+/// The registry goes away after three pieces of each pull.
+const BREAKS_OFF: &str = "error_after_pieces = 3";
+
+/// An engine of its own, whose pulls go so.
+fn engine(stage: &Stage, pulls: &str) -> (Job, Engine) {
+    stage.write("scenarios.toml", &format!("[pull]\n{pulls}\n"));
     let listen = format!("127.0.0.1:{}", stage.ports()[1]);
     let job = stage.start(&format!(
         "host engine --listen {listen} --models models --keep-alive 5m --num-parallel 1 --max-loaded-models 1 \
@@ -192,7 +207,7 @@ fn engine(stage: &Stage, pieces: u32) -> (Job, Engine) {
 #[test]
 fn a_pull_that_breaks_off_goes_on_and_tells_so() {
     let stage = Stage::new();
-    let (_job, engine) = engine(&stage, 3);
+    let (_job, engine) = engine(&stage, BREAKS_OFF);
     let (mut again, mut layers) = (0, 0);
     pull(&engine, "qwen3:8b", &mut |event| {
         match event {
@@ -216,7 +231,7 @@ fn a_pull_that_breaks_off_goes_on_and_tells_so() {
 #[test]
 fn an_interrupted_pull_registers_nothing_and_an_engine_that_is_gone_is_said() {
     let stage = Stage::new();
-    let (job, engine) = engine(&stage, 3);
+    let (job, engine) = engine(&stage, BREAKS_OFF);
     let failure = pull(&engine, "qwen3:8b", &mut |event| match event {
         Event::Again { .. } => Err(stack::failure::Failure::new(Class::Interrupted, "enough")),
         _ => Ok(()),
@@ -227,6 +242,81 @@ fn an_interrupted_pull_registers_nothing_and_an_engine_that_is_gone_is_said() {
     job.kill();
     let failure = engine.load("qwen3:8b", ops::model::engine::Stay::AsSet).unwrap_err();
     assert!(failure.message.contains("does not answer"), "{failure}");
+}
+
+#[test]
+fn a_model_that_is_not_what_its_digest_says_comes_once_more_and_not_for_ever() {
+    let stage = Stage::new();
+    let (_job, engine) = engine(&stage, "mismatches = 3");
+    let mut again = Vec::new();
+    let mut attempt = || {
+        pull(&engine, "qwen3:8b", &mut |event| {
+            if let Event::Again { cause, .. } = event {
+                again.push(cause);
+            }
+            Ok(())
+        })
+    };
+    let failure = attempt().unwrap_err();
+    assert_eq!(failure.class, Class::Refused);
+    assert!(failure.message.contains("came twice with another digest"), "{failure}");
+    assert!(failure.hint.unwrap().contains("nothing of it is registered"));
+    assert!(engine.list().unwrap().models.is_empty());
+    attempt().unwrap();
+    let words = "digest mismatch, file must be downloaded again: want sha256:";
+    assert!(again.len() == 2 && again.iter().all(|cause| cause.contains(words)), "{again:?}");
+    assert_eq!(engine.list().unwrap().models.len(), 1);
+}
+
+/// A stack whose pulls take their time.
+pub(crate) fn slow() -> Stage {
+    let stage = Stage::new();
+    stage.write("slow.toml", "[pull]\npiece_ms = 250\n");
+    let text = fs::read_to_string(stage.path("stack.toml")).unwrap();
+    stage.write("stack.toml", &text.replace("[sandbox]\n", "[sandbox]\nscenarios = \"slow.toml\"\n"));
+    stage.ok("deploy");
+    stage
+}
+
+/// Waits until a pull has begun to write.
+pub(crate) fn until_it_comes(stage: &Stage) {
+    let blobs = stage.root().join("data/models/blobs");
+    until("a part has come", || {
+        let mut names = fs::read_dir(&blobs).ok()?.flatten().map(|entry| entry.file_name().into_string().unwrap());
+        names.any(|name| name.ends_with("-partial")).then_some(())
+    });
+}
+
+#[test]
+fn a_pull_outlives_the_engine_that_makes_it() {
+    let stage = slow();
+    let pulling = stage.start("model pull qwen3:8b");
+    until_it_comes(&stage);
+    let engine = stage.component("engine");
+    engine.kill();
+    pulling.finish().exits(0).says("again in 1 s").says("qwen3:8b answers");
+    assert!(stage.ok("model list").stdout.contains("qwen3:8b"));
+}
+
+#[test]
+fn a_model_that_is_removed_meanwhile_is_missed_where_it_is_needed() {
+    let stage = slow();
+    stage.set("time_per_output_token", "\"20ms\"");
+    stage.ok("deploy");
+    // It is not there yet: there is nothing to remove, and it comes all the same.
+    let pulling = stage.start("model pull qwen3:8b");
+    until_it_comes(&stage);
+    stage.run("model remove qwen3:8b").exits(10).says("there is no model qwen3:8b here");
+    pulling.finish().exits(0).says("qwen3:8b answers");
+    // In the middle of an answer: what is in memory speaks to its end.
+    let running = stage.start("model run hello --model qwen3:8b --limit 100");
+    until("it speaks", || running.stdout().contains("[sandbox]").then_some(()));
+    stage.ok("model remove qwen3:8b");
+    running.finish().exits(0);
+    for verb in ["preload qwen3:8b", "warm qwen3:8b", "run hello --model qwen3:8b", "show qwen3:8b"] {
+        stage.run(&format!("model {verb}")).exits(10).says("`cargo xtask model pull qwen3:8b` would bring it");
+    }
+    assert!(!stage.ok("model list").stdout.contains("qwen3:8b"));
 }
 
 /// Tools that do as llama.cpp's and Python's do, but for the work.
@@ -263,5 +353,52 @@ fn a_conversion_resumes_step_by_step_and_ends_with_an_answer() {
     let made = stage.ok("model show mine:q5 --json").json();
     assert_eq!(made["system"], "Careful.");
     assert!(made["parameters"].as_str().unwrap().contains("<|im_end|>"), "{made}");
+    let work = stage.root().join("data/convert/mine_q5");
+    assert!(work.exists(), "nobody was asked, and nobody said so");
+    stage.ok("model convert source --quant Q5_K_M --name mine:q5 --prune").says("removed ");
+    assert!(!work.exists());
+    let made = stage.ok("model show mine:q5 --json").json();
+    assert!(made["system"].as_str().unwrap().starts_with("You are a careful"), "{made}");
+    for parameter in ["num_ctx", "temperature"] {
+        assert!(made["parameters"].as_str().unwrap().contains(parameter), "{made}");
+    }
     stage.run("model convert nowhere --quant Q5_K_M --name x").exits(2).says("neither a model's folder");
+}
+
+/// The converter's requirements, in two versions, as wheels.
+const WHEELS: &str = r#"
+import zipfile
+for version in ("1.2", "1.3"):
+    with zipfile.ZipFile(f"wheels/tiny_needed-{version}-py3-none-any.whl", "w") as wheel:
+        info = f"tiny_needed-{version}.dist-info"
+        wheel.writestr("tiny_needed.py", f"VERSION = '{version}'\n")
+        wheel.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: tiny-needed\nVersion: {version}\n")
+        wheel.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: a test\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        wheel.writestr(f"{info}/RECORD", "")
+"#;
+
+/// A converter that works where what it needs is there in the version that it names.
+const CONVERTER: &str = "import shutil, sys, tiny_needed\nassert tiny_needed.VERSION == '1.2', tiny_needed.VERSION\n\
+    shutil.copy('tiny.gguf', sys.argv[sys.argv.index('--outfile') + 1])\n";
+
+#[test]
+fn a_conversion_has_a_python_of_its_own_with_the_requirements_of_its_converter() {
+    if lacks("python3") {
+        return;
+    }
+    let stage = Stage::deployed();
+    tools(&stage);
+    for fake in ["python3", "convert_hf_to_gguf.py"] {
+        fs::remove_file(stage.path("bin").join(fake)).unwrap();
+    }
+    stage.write("bin/convert_hf_to_gguf.py", CONVERTER);
+    stage.write("bin/requirements/requirements-convert_hf_to_gguf.txt", "tiny-needed==1.2\n");
+    stage.write("wheels.py", WHEELS);
+    stage.shell("chmod +x bin/convert_hf_to_gguf.py; mkdir wheels").exits(0);
+    stage.fake("llama-quantize", "cp \"$1\" \"$2\"; exit 0");
+    let words = "PIP_NO_INDEX=1 PIP_FIND_LINKS=wheels exec $XTASK model convert source --quant Q5_K_M --name mine:q5";
+    let failed = stage.shell(words).exits(1).says("cannot make a Python environment").says("tiny-needed==1.2");
+    failed.says("goes on from this step");
+    stage.shell("python3 wheels.py").exits(0);
+    stage.shell(words).exits(0).says("mine:q5 answers");
 }

@@ -93,6 +93,38 @@ fn a_password_is_asked_for_once_and_what_comes_after_needs_none() {
 }
 
 #[test]
+fn an_upgrade_raises_the_gpu_limit_and_a_way_back_lowers_it() {
+    const OLD: &str = "qwen2.5-coder:0.5b";
+    const NEW: &str = "qwen2.5-coder:7b";
+    let Some(mac) = mac() else { return };
+    let_go(&mac);
+    // Small on the disk, and large in memory by the number of its slots.
+    mac.write("state/hw.memsize", &(84u64 << 30).to_string());
+    mac.set("runtime", "\"native\"\nnum_parallel = 34\ncontext_length = 32768\nkv_cache_type = \"f16\"");
+    let settings = || fs::read_to_string(mac.path("stack.toml")).unwrap();
+    mac.write("stack.toml", &format!("{}\n[models]\ndefault = \"{OLD}\"\n", settings()));
+    mac.ok("deploy");
+    mac.ok(&format!("model pull {OLD}"));
+    let before = settings();
+    mac.write("state/sudo.password", PASSWORD);
+    let refused = mac.run(&format!("model upgrade {NEW} --yes")).exits(7).says("nothing was changed");
+    refused.says("sudo wants a password").says(&format!("tune --model {NEW} --ask-sudo"));
+    assert_eq!(settings(), before);
+    assert!(!mac.ok("model list").stdout.contains(NEW), "not a byte has come");
+    let_go(&mac);
+    let upgraded = mac.run(&format!("model upgrade {NEW} --yes"));
+    assert!(settings().contains(&format!("default = \"{NEW}\"")), "{upgraded:?}");
+    upgraded.says("GPU memory limit, the system's own → ");
+    let limit = || fs::read_to_string(mac.path("state/iogpu.wired_limit_mb")).unwrap().trim().parse::<u64>().unwrap();
+    assert!((66 << 10..68 << 10).contains(&limit()), "{}", limit());
+    let daemon = mac.path("state/launchd/dev.frontier-llm.gpu-limit.path");
+    assert!(daemon.exists());
+    mac.run("model upgrade --revert --yes");
+    assert!(settings().contains(&format!("default = \"{OLD}\"")));
+    assert_eq!((limit(), daemon.exists()), (0, false), "the system has its own again");
+}
+
+#[test]
 fn a_way_back_that_needs_root_asks_too_and_a_repair_says_who_does() {
     if lacks("python3") {
         return;

@@ -54,6 +54,8 @@ pub(crate) struct Pull {
     pub(crate) piece_ms: u64,
     /// The registry goes away after this many pieces of a pull. Pulling again goes on from there.
     pub(crate) error_after_pieces: Option<u64>,
+    /// So many pulls end with a model that is not what its digest says: it is thrown away.
+    pub(crate) mismatches: u32,
 }
 
 /// One answer and when to give it.

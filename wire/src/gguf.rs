@@ -7,6 +7,8 @@
 //! stops before the tensors, takes memory bounded by `MAX_STRING_BYTES` and `MAX_ARRAY_KEPT` per value, and
 //! trusts no length.
 
+pub mod pieces;
+
 use std::io::{self, Read};
 
 use serde_json::{Map, Value as Json, json};
@@ -57,6 +59,8 @@ pub struct File {
 
 /// A metadata value, of the types that are written here.
 pub enum Value {
+    /// `UINT16`.
+    U16(u16),
     /// `UINT32`.
     U32(u32),
     /// `FLOAT32`.
@@ -150,6 +154,10 @@ fn put_value(out: &mut Vec<u8>, value: &Value) {
         out.extend_from_slice(&(len as u64).to_le_bytes());
     };
     match value {
+        Value::U16(number) => {
+            out.extend_from_slice(&kind::UINT16.to_le_bytes());
+            out.extend_from_slice(&number.to_le_bytes());
+        }
         Value::U32(number) => {
             out.extend_from_slice(&kind::UINT32.to_le_bytes());
             out.extend_from_slice(&number.to_le_bytes());
@@ -218,18 +226,7 @@ const TENSOR_TYPES: &[(u32, &str, u64, u64)] = &[
 /// answered.
 pub fn read_header(input: impl Read) -> io::Result<Header> {
     let mut reader = Reader { input, read_bytes: 0 };
-    if &reader.bytes::<4>()? != MAGIC {
-        return Err(damaged("no GGUF magic"));
-    }
-    let version = reader.u32()?;
-    if !(2..=VERSION).contains(&version) {
-        return Err(damaged("a GGUF version that is not 2 or 3"));
-    }
-    let tensor_count = reader.u64()?;
-    let entries = reader.u64()?;
-    if entries.max(tensor_count) > MAX_ENTRIES {
-        return Err(damaged("more metadata than any model has"));
-    }
+    let (tensor_count, entries) = reader.start()?;
     let mut metadata = Map::new();
     for _ in 0..entries {
         let key = reader.text()?;
@@ -245,11 +242,16 @@ pub fn read_header(input: impl Read) -> io::Result<Header> {
         parameters = parameters.saturating_add(elements);
         data_end = data_end.zip(end).map(|(last, end)| last.max(end));
     }
-    let alignment = metadata.get("general.alignment").and_then(Json::as_u64).filter(|it| it.is_power_of_two());
-    let start = reader.read_bytes.checked_next_multiple_of(alignment.unwrap_or(ALIGNMENT as u64));
+    let start = reader.read_bytes.checked_next_multiple_of(alignment(&metadata));
     metadata.insert("general.parameter_count".to_owned(), parameters.into());
     let end_bytes = start.zip(data_end).and_then(|(start, end)| start.checked_add(end));
     Ok(Header { metadata, tensors, end_bytes })
+}
+
+/// What offsets into the data are multiples of.
+fn alignment(metadata: &Map<String, Json>) -> u64 {
+    let said = metadata.get("general.alignment").and_then(Json::as_u64);
+    said.filter(|it| it.is_power_of_two()).unwrap_or(ALIGNMENT as u64)
 }
 
 /// The same file with another value for `key`, if that is there as a 32-bit number. The first place that looks like it
@@ -270,6 +272,22 @@ struct Reader<R> {
 }
 
 impl<R: Read> Reader<R> {
+    /// How many tensors and entries of metadata follow.
+    fn start(&mut self) -> io::Result<(u64, u64)> {
+        if &self.bytes::<4>()? != MAGIC {
+            return Err(damaged("no GGUF magic"));
+        }
+        let version = self.u32()?;
+        if !(2..=VERSION).contains(&version) {
+            return Err(damaged("a GGUF version that is not 2 or 3"));
+        }
+        let (tensors, entries) = (self.u64()?, self.u64()?);
+        if entries.max(tensors) > MAX_ENTRIES {
+            return Err(damaged("more metadata than any model has"));
+        }
+        Ok((tensors, entries))
+    }
+
     fn bytes<const N: usize>(&mut self) -> io::Result<[u8; N]> {
         let mut bytes = [0; N];
         self.input.read_exact(&mut bytes)?;
@@ -453,6 +471,7 @@ mod tests {
             }
             bytes.truncate(bytes.len() - random(bytes.len()) * random(2));
             refused += u32::from(read_header(bytes.as_slice()).is_err());
+            let _ = pieces::join(std::iter::once((bytes.as_slice(), bytes.len() as u64)));
         }
         assert!((5_000..20_000).contains(&refused), "{refused}");
     }

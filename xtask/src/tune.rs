@@ -52,7 +52,7 @@ pub(crate) fn run(settings: Option<&Path>, args: &cli::Tune) -> Result<Exit> {
 }
 
 /// What is to be done, by what the host says of itself. `Err`: the host has said why not.
-fn look(session: &mut Session, args: &cli::Tune) -> Result<Result<Tuning, Exit>> {
+pub(crate) fn look(session: &mut Session, args: &cli::Tune) -> Result<Result<Tuning, Exit>> {
     if !session.is_here {
         let mut words = vec!["tune", "--dry-run", "--json"];
         words.extend(args.revert.then_some("--revert"));

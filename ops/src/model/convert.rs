@@ -1,23 +1,29 @@
-//! From a repository of the hub to a model of the engine, with llama.cpp's own tools.
+//! From weights as they were published to a file that the engine takes, with llama.cpp's own tools.
 //!
-//! Two ways: weights as they were published are converted, quantised and created; GGUF shards that somebody has made are
-//! merged and created, at a fraction of the bytes. Commands are data; each writes beside its output, which is renamed
-//! when it is whole. Invariant: a step whose output is there is done, so a plan made again goes on where the last ended.
+//! Commands are data; each writes beside its output, which is renamed when it is whole. Invariant: a step whose output is
+//! there is done, so a plan made again goes on where the last ended.
 
 use std::{
-    fs, io,
-    io::Read,
+    fs,
     path::{Path, PathBuf},
 };
 
-use serde_json::{Map, Value};
-use sha2::{Digest, Sha256};
+use serde_json::Value;
 use stack::{
     failure::{Class, Doing, Failure},
     process::{self, Command},
 };
 
-use super::catalogue::bits;
+use wire::ollama::CreateRequest;
+
+use super::{
+    catalogue::bits,
+    hub,
+    modelfile::{self, Modelfile},
+};
+
+/// What every model that is made here is told, if its source does not say otherwise.
+const MODELFILE: &str = include_str!("../../../config/convert.Modelfile");
 
 /// What is built where no llama.cpp is found.
 const LLAMA_CPP: &str = "https://github.com/ggml-org/llama.cpp";
@@ -44,8 +50,6 @@ pub struct Wanted {
 pub enum Source {
     /// `USER/REPO`: weights as published.
     Repository(String),
-    /// `hf.co/USER/REPO`: GGUF files, whole or in shards.
-    Ready(String),
     /// Weights in a folder of the host.
     Folder(PathBuf),
 }
@@ -53,10 +57,8 @@ pub enum Source {
 /// What the host has of what is needed.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Tools {
-    /// `llama-quantize`, `llama-gguf-split` and the converter, if they were installed.
+    /// `llama-quantize`.
     pub quantize: Option<PathBuf>,
-    /// Merges shards.
-    pub split: Option<PathBuf>,
     /// `convert_hf_to_gguf.py`, in a tree of llama.cpp's source.
     pub converter: Option<PathBuf>,
     /// Homebrew.
@@ -114,6 +116,11 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Whether anybody knows what the steps write.
+    pub fn is_sized(&self) -> bool {
+        self.steps.iter().any(|step| step.bytes.is_some())
+    }
+
     /// What is still to be written, with the copy that the engine keeps.
     pub fn missing_bytes(&self) -> u64 {
         let missing = self.steps.iter().filter(|step| !step.is_done()).filter_map(|step| step.bytes);
@@ -131,7 +138,6 @@ impl Tools {
     pub fn find(system: &str) -> Tools {
         Tools {
             quantize: process::find("llama-quantize"),
-            split: process::find("llama-gguf-split"),
             // Behind a link it would not find its own parts, and PyPI's are of another release.
             converter: process::find("convert_hf_to_gguf.py")
                 .and_then(|path| fs::canonicalize(path).ok())
@@ -152,53 +158,40 @@ pub fn source(typed: &str) -> Result<Source, Failure> {
         return Ok(Source::Folder(std::path::absolute(folder).doing("cannot find", folder)?));
     }
     let name = typed.trim_start_matches("https://").trim_start_matches("huggingface.co/");
-    let ready = name.strip_prefix("hf.co/");
-    let path = ready.unwrap_or(name);
-    let is_word = |word: &str| {
-        word.starts_with(|c: char| c.is_ascii_alphanumeric())
-            && word.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
-    };
-    if path.split('/').count() == 2 && path.split('/').all(is_word) {
-        let path = path.to_owned();
-        return Ok(if ready.is_some() { Source::Ready(path) } else { Source::Repository(path) });
+    if hub::is_repository(name) {
+        return Ok(Source::Repository(name.to_owned()));
     }
     Err(Failure::new(Class::Settings, format!("{typed:?} is neither a model's folder nor a repository of the hub"))
-        .hint("write USER/REPO for published weights, hf.co/USER/REPO for GGUF shards, or a folder with a config.json"))
+        .hint(
+            "write USER/REPO, or a folder with a config.json; ready GGUF files are pulled: `cargo xtask model pull \
+         hf.co/USER/REPO:QUANT`",
+        ))
 }
 
 /// What a model is called that nobody has named: `qwen3-8b:q5_k_m`.
 pub fn name(source: &Source, quantization: &str) -> String {
     let last = match source {
-        Source::Repository(name) | Source::Ready(name) => name.rsplit('/').next().map(str::to_owned),
+        Source::Repository(name) => name.rsplit('/').next().map(str::to_owned),
         Source::Folder(folder) => folder.file_name().map(|name| name.to_string_lossy().into_owned()),
     };
-    let last = last.unwrap_or_default().to_ascii_lowercase();
-    format!("{}:{}", last.strip_suffix("-gguf").unwrap_or(&last), quantization.to_ascii_lowercase())
+    format!("{}:{quantization}", last.unwrap_or_default()).to_ascii_lowercase()
 }
 
 /// Bytes of the source's weights: of a folder's files, or as the hub lists them.
 pub fn source_bytes(wanted: &Wanted) -> Option<u64> {
-    let is_wanted = |name: &str| match &wanted.source {
-        Source::Ready(_) => is_ready(name, &wanted.quantization),
-        _ => name.ends_with(".safetensors"),
-    };
-    let repository = match &wanted.source {
+    let is_weights = |name: &str| name.ends_with(".safetensors");
+    let bytes = match &wanted.source {
         Source::Folder(folder) => {
             let files = fs::read_dir(folder).ok()?.flatten();
-            let weights = files.filter(|file| file.file_name().to_str().is_some_and(is_wanted));
-            return Some(weights.filter_map(|file| Some(file.metadata().ok()?.len())).sum());
+            let weights = files.filter(|file| file.file_name().to_str().is_some_and(is_weights));
+            weights.filter_map(|file| Some(file.metadata().ok()?.len())).sum()
         }
-        Source::Repository(name) | Source::Ready(name) => name,
+        Source::Repository(name) => {
+            let files = hub::list(name).ok()?;
+            files.iter().filter(|file| is_weights(&file.path)).map(|file| file.bytes).sum()
+        }
     };
-    let url = format!("https://huggingface.co/api/models/{repository}/tree/main?recursive=true");
-    let listed = process::look_up("curl", &["-fsSL", "--max-time", "8", "--proto", "=https", "--", &url])?;
-    let listed: Vec<Value> = serde_json::from_str(&listed).ok()?;
-    let weights = listed.iter().filter(|file| file["path"].as_str().is_some_and(is_wanted));
-    Some(weights.filter_map(|file| file["size"].as_u64()).sum()).filter(|bytes| *bytes > 0)
-}
-
-fn is_ready(name: &str, quantization: &str) -> bool {
-    name.ends_with(".gguf") && name.to_ascii_uppercase().contains(&quantization.to_ascii_uppercase())
+    Some(bytes).filter(|bytes| *bytes > 0)
 }
 
 /// Plans everything up to the file that the engine is given.
@@ -214,21 +207,10 @@ pub fn plan(wanted: &Wanted, tools: &Tools, bytes: Option<u64>) -> Result<Plan, 
     let mut steps: Vec<Step> = install(wanted, tools).into_iter().collect();
     let folder = match &wanted.source {
         Source::Folder(folder) => folder.clone(),
-        Source::Repository(_) | Source::Ready(_) => wanted.work.join("source"),
+        Source::Repository(_) => wanted.work.join("source"),
     };
     steps.push(environment(wanted, tools));
     steps.extend(fetch(wanted, &folder, bytes));
-    let tool = |found: &Option<PathBuf>, name: &str| {
-        found.clone().unwrap_or_else(|| match &tools.brew {
-            Some(brew) => brew.with_file_name(name),
-            None => wanted.work.join("llama.cpp/build/bin").join(name),
-        })
-    };
-    if matches!(wanted.source, Source::Ready(_)) {
-        let merge = Command { program: tool(&tools.split, "llama-gguf-split"), args: Vec::new(), env: [].into() };
-        steps.push(merge_step(merge, &folder, &wanted.quantization, &result, bytes));
-        return Ok(Plan { steps, result, folder });
-    }
     let full = wanted.work.join("bf16.gguf");
     let converter = converter(wanted, tools);
     let args = [&text(&converter), &text(&folder), "--outtype", "bf16", "--outfile", &text(&part(&full))];
@@ -238,11 +220,15 @@ pub fn plan(wanted: &Wanted, tools: &Tools, bytes: Option<u64>) -> Result<Plan, 
         commands: vec![command(wanted.work.join("venv/bin/python"), &args)],
         output: Output::File(full.clone()),
     });
+    let quantize = tools.quantize.clone().unwrap_or_else(|| match &tools.brew {
+        Some(brew) => brew.with_file_name("llama-quantize"),
+        None => wanted.work.join("llama.cpp/build/bin/llama-quantize"),
+    });
     let args = [&text(&full), &text(&part(&result)), wanted.quantization.as_str()];
     steps.push(Step {
         what: format!("quantise to {}", wanted.quantization),
         bytes: bytes.map(|bytes| (bytes as f64 * per_weight / 16.0) as u64),
-        commands: vec![command(tool(&tools.quantize, "llama-quantize"), &args)],
+        commands: vec![command(quantize, &args)],
         output: Output::File(result.clone()),
     });
     Ok(Plan { steps, result, folder })
@@ -266,11 +252,10 @@ fn converter(wanted: &Wanted, tools: &Tools) -> PathBuf {
 
 /// The programs from Homebrew, else built with CMake; the converter, which Homebrew does not keep whole, from the source.
 fn install(wanted: &Wanted, tools: &Tools) -> Option<Step> {
-    let is_ready = matches!(wanted.source, Source::Ready(_));
-    let lacks_programs = if is_ready { tools.split.is_none() } else { tools.quantize.is_none() };
+    let lacks_programs = tools.quantize.is_none();
     let brew = tools.brew.as_ref().filter(|_| lacks_programs);
     let is_built = lacks_programs && brew.is_none();
-    let lacks_source = is_built || !is_ready && tools.converter.is_none();
+    let lacks_source = is_built || tools.converter.is_none();
     let (tree, build) = (text(&wanted.work.join("llama.cpp")), text(&wanted.work.join("llama.cpp/build")));
     let mut commands = Vec::new();
     if let Some(brew) = brew {
@@ -288,11 +273,8 @@ fn install(wanted: &Wanted, tools: &Tools) -> Option<Step> {
         commands.push(named("cmake", &["-S", &tree, "-B", &build, flags[0], flags[1]]));
         let cache = format!("{build}/CMakeCache.txt");
         commands.extend(tools.is_mac.then(|| sees_metal("grep '^GGML_METAL:BOOL=ON' \"$1\"", &cache)));
-        let targets = ["llama-quantize", "llama-gguf-split"];
-        commands.push(named(
-            "cmake",
-            &["--build", &build, "--config", "Release", "-j", "--target", targets[0], targets[1]],
-        ));
+        let how = ["--config", "Release", "-j", "--target", "llama-quantize"];
+        commands.push(named("cmake", &[["--build", &build].as_slice(), &how].concat()));
     }
     let what = match (brew, is_built) {
         (Some(_), _) => "install llama.cpp with Homebrew",
@@ -316,53 +298,23 @@ fn environment(wanted: &Wanted, tools: &Tools) -> Step {
     if !matches!(wanted.source, Source::Folder(_)) {
         commands.push(command(pip.clone(), &["install", HUB_CLIENT]));
     }
-    if !matches!(wanted.source, Source::Ready(_)) {
-        let listed = converter(wanted, tools).with_file_name("requirements/requirements-convert_hf_to_gguf.txt");
-        commands.push(command(pip, &["install", "-r", &text(&listed)]));
-    }
+    let listed = converter(wanted, tools).with_file_name("requirements/requirements-convert_hf_to_gguf.txt");
+    commands.push(command(pip, &["install", "-r", &text(&listed)]));
     let output = Output::Mark(wanted.work.join("venv.done"));
     Step { what: "make a Python environment".to_owned(), bytes: None, commands, output }
 }
 
 fn fetch(wanted: &Wanted, folder: &Path, bytes: Option<u64>) -> Option<Step> {
-    let (repository, include) = match &wanted.source {
-        Source::Folder(_) => return None,
-        Source::Repository(name) => (name, None),
-        Source::Ready(name) => (name, Some(format!("*{}*.gguf", wanted.quantization))),
-    };
-    let mut args = vec!["download", repository];
-    let folder = text(folder);
-    args.extend(["--local-dir", &folder]);
-    args.extend(include.iter().flat_map(|pattern| ["--include", pattern.as_str()]));
+    let Source::Repository(repository) = &wanted.source else { return None };
     Some(Step {
         what: format!("fetch {repository}"),
         bytes,
-        commands: vec![command(wanted.work.join("venv/bin/hf"), &args)],
+        commands: vec![command(
+            wanted.work.join("venv/bin/hf"),
+            &["download", repository, "--local-dir", &text(folder), "--exclude", "*.gguf", "original/*"],
+        )],
         output: Output::Mark(wanted.work.join("source.done")),
     })
-}
-
-/// The first shard is known only when it is there; `run` puts it in.
-fn merge_step(mut merge: Command, folder: &Path, quantization: &str, result: &Path, bytes: Option<u64>) -> Step {
-    merge.args = vec!["--merge".to_owned(), first_shard(folder, quantization), text(&part(result))];
-    Step { what: "merge the shards".to_owned(), bytes, commands: vec![merge], output: Output::File(result.to_owned()) }
-}
-
-fn first_shard(folder: &Path, quantization: &str) -> String {
-    let mut found = Vec::new();
-    let mut folders = vec![folder.to_owned()];
-    while let Some(folder) = folders.pop() {
-        for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
-            let name = entry.file_name().to_string_lossy().into_owned();
-            if entry.path().is_dir() {
-                folders.push(entry.path());
-            } else if is_ready(&name, quantization) {
-                found.push(entry.path());
-            }
-        }
-    }
-    found.sort();
-    found.first().map_or_else(|| format!("{}/FIRST-SHARD", folder.display()), |path| text(path))
 }
 
 /// Runs a step whose output is missing. What the tools print goes to `log`. `watch` ends it by an error.
@@ -396,34 +348,21 @@ pub fn run(step: &Step, log: &Path, watch: &mut dyn FnMut() -> Result<(), Failur
     }
 }
 
-/// The digest that a file goes by in the engine's store.
-pub fn digest(file: &Path, watch: &mut dyn FnMut(u64) -> Result<(), Failure>) -> Result<String, Failure> {
-    let mut reader = fs::File::open(file).doing("cannot read", file)?;
-    let (mut hash, mut buffer, mut done) = (Sha256::new(), vec![0; 1 << 20], 0);
-    loop {
-        match reader.read(&mut buffer) {
-            Ok(0) => break,
-            Ok(size) => {
-                hash.update(&buffer[..size]);
-                done += size as u64;
-                watch(done)?;
-            }
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error).doing("cannot read", file),
-        }
-    }
-    let hex: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok(format!("sha256:{hex}"))
-}
-
-/// What the source's own configuration says of sampling and of where an answer ends. The chat template travels in the
-/// GGUF, where the engine finds it.
-pub fn parameters(folder: &Path) -> Map<String, Value> {
+/// What the engine is asked to make of the file: `config/convert.Modelfile`, and before that what the source's own
+/// configuration says of sampling, of its context, and of where an answer ends. The chat template travels in the GGUF,
+/// where the engine finds it.
+pub fn request(name: &str, folder: &Path) -> Result<CreateRequest, Failure> {
+    let given = Modelfile { name: name.to_owned(), text: format!("FROM {name}\n{MODELFILE}") };
+    let mut request = CreateRequest { from: String::new(), ..modelfile::parse(&given)? };
+    let mut parameters = request.parameters.unwrap_or_default();
     let read = |name: &str| -> Value {
         fs::read(folder.join(name)).ok().and_then(|bytes| serde_json::from_slice(&bytes).ok()).unwrap_or_default()
     };
+    let most = read("config.json")["max_position_embeddings"].as_u64();
+    if let (Some(most), Some(context)) = (most, parameters.get_mut("num_ctx")) {
+        *context = context.as_u64().unwrap_or(most).min(most).into();
+    }
     let (tokenizer, generation) = (read("tokenizer_config.json"), read("generation_config.json"));
-    let mut parameters = Map::new();
     let token = |value: &Value| value.as_str().or_else(|| value["content"].as_str()).map(str::to_owned);
     let ids = match &generation["eos_token_id"] {
         Value::Array(ids) => ids.clone(),
@@ -447,7 +386,8 @@ pub fn parameters(folder: &Path) -> Map<String, Value> {
             parameters.insert(ours.to_owned(), generation[theirs].clone());
         }
     }
-    parameters
+    request.parameters = Some(parameters);
+    Ok(request)
 }
 
 #[cfg(test)]
@@ -488,26 +428,6 @@ mod tests {
     }
 
     #[test]
-    fn ready_shards_need_a_fraction() {
-        let folder = tempfile::tempdir().unwrap();
-        let wanted = wanted(Source::Ready("unsloth/X-GGUF".to_owned()), folder.path());
-        let tools = Tools { split: Some("/opt/llama-gguf-split".into()), ..Tools::default() };
-        let shards = folder.path().join("source/Q5_K_M");
-        fs::create_dir_all(&shards).unwrap();
-        for number in [2, 1] {
-            fs::write(shards.join(format!("X-Q5_K_M-0000{number}-of-00002.gguf")), "").unwrap();
-        }
-        let plan = plan(&wanted, &tools, Some(168_000_000_000)).unwrap();
-        let words: Vec<&str> = plan.steps.iter().map(|step| step.what.as_str()).collect();
-        assert_eq!(words, ["make a Python environment", "fetch unsloth/X-GGUF", "merge the shards"]);
-        let merge = plan.steps[2].commands[0].to_string();
-        assert!(
-            merge.starts_with("/opt/llama-gguf-split --merge ") && merge.contains("-00001-of-00002.gguf "),
-            "{merge}"
-        );
-    }
-
-    #[test]
     fn llama_cpp_is_pinned_and_on_a_mac_has_metal() {
         let wanted = wanted(Source::Repository("Qwen/Qwen3-8B".to_owned()), Path::new("/w"));
         let commands = |tools: &Tools| {
@@ -521,19 +441,18 @@ mod tests {
         assert!(brewed.contains("/opt/homebrew/bin/llama-server") && brewed.contains(LLAMA_CPP_TAG), "{brewed}");
         assert!(!commands(&Tools::default()).contains("METAL"));
         assert_eq!(name(&wanted.source, "Q5_K_M"), "qwen3-8b:q5_k_m");
-        assert_eq!(name(&Source::Ready("u/X-GGUF".to_owned()), "Q4_K_M"), "x:q4_k_m");
     }
 
     #[test]
     fn sources_are_told_apart() {
         assert_eq!(source("Qwen/Qwen3-8B").unwrap(), Source::Repository("Qwen/Qwen3-8B".to_owned()));
         assert_eq!(source("https://huggingface.co/a/b").unwrap(), Source::Repository("a/b".to_owned()));
-        assert_eq!(source("hf.co/a/b").unwrap(), Source::Ready("a/b".to_owned()));
+        assert!(source("hf.co/a/b").unwrap_err().hint.unwrap().contains("model pull hf.co/USER/REPO"));
         for wrong in ["", "a", "a/b/c", "-x/y", "../b", "a/b;c"] {
             assert_eq!(source(wrong).unwrap_err().class, Class::Settings, "{wrong}");
         }
         let quantization = "Q9_Z".to_owned();
-        let wanted = Wanted { quantization, ..wanted(Source::Ready("a/b".to_owned()), Path::new("/w")) };
+        let wanted = Wanted { quantization, ..wanted(Source::Repository("a/b".to_owned()), Path::new("/w")) };
         assert_eq!(plan(&wanted, &Tools::default(), None).unwrap_err().class, Class::Settings);
     }
 
@@ -541,7 +460,9 @@ mod tests {
     fn stop_tokens_are_the_sources_own() {
         let folder = tempfile::tempdir().unwrap();
         let write = |name: &str, value: Value| fs::write(folder.path().join(name), value.to_string()).unwrap();
-        assert!(parameters(folder.path()).is_empty());
+        let parameters = || Value::from(request("m", folder.path()).unwrap().parameters.unwrap());
+        assert_eq!(parameters(), json!({"num_ctx": 32768, "temperature": 0.2}));
+        write("config.json", json!({"max_position_embeddings": 2048}));
         write(
             "tokenizer_config.json",
             json!({"eos_token": {"content": "<|im_end|>"},
@@ -551,7 +472,8 @@ mod tests {
             "generation_config.json",
             json!({"eos_token_id": [8, 7], "temperature": 0.7, "top_k": 20, "do_sample": true}),
         );
-        let expected = json!({"stop": ["<|endoftext|>", "<|im_end|>"], "temperature": 0.7, "top_k": 20});
-        assert_eq!(Value::from(parameters(folder.path())), expected);
+        let stop = ["<|endoftext|>", "<|im_end|>"];
+        assert_eq!(parameters(), json!({"stop": stop, "temperature": 0.7, "top_k": 20, "num_ctx": 2048}));
+        assert!(request("m", folder.path()).unwrap().system.starts_with("You are"));
     }
 }

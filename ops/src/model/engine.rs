@@ -3,27 +3,29 @@
 //! Invariant: an answer is the engine's own, or a [`Failure`] with its words as the cause.
 
 use std::{
-    fs::File,
     io::{BufRead, BufReader, Read},
-    path::Path,
     time::{Duration, Instant},
 };
 
 use reqwest::{
     Method,
-    blocking::{Client, RequestBuilder, Response},
+    blocking::{Body, Client, RequestBuilder, Response},
 };
 use serde::{Serialize, de::DeserializeOwned};
-use serde_json::{Map, Value};
+use serde_json::Value;
 use stack::{
     component::Component,
-    failure::{Class, Doing, Failure},
+    failure::{Class, Failure},
     observed::Observed,
 };
+pub use wire::ollama::CreateRequest;
 use wire::ollama::{
-    CreateRequest, ErrorBody, GenerateChunk, GenerateRequest, KeepAlive, Line, ModelOptions, NameRequest, Ps,
-    PullProgress, PullRequest, ShowRequest, ShowResponse, Tags,
+    ErrorBody, GenerateChunk, GenerateRequest, KeepAlive, Line, ModelOptions, NameRequest, Ps, PullProgress,
+    PullRequest, ShowRequest, ShowResponse, Tags,
 };
+
+use super::file::Whole;
+use crate::backup::Watch;
 
 /// What answers at once or not at all.
 const TIMEOUT: Duration = Duration::from_secs(10);
@@ -167,33 +169,16 @@ impl Engine {
         self.progress("/api/create", body, &body.model, tell)
     }
 
-    /// Gives the engine a file, unless it has it.
-    pub fn upload(&self, file: &Path, digest: &str) -> Result<(), Failure> {
+    /// Gives the engine a model's file, unless it has it. `watch` is told of what is sent.
+    pub fn upload(&self, model: &Whole, digest: &str, watch: Watch) -> Result<(), Failure> {
         let path = format!("/api/blobs/{digest}");
         let there = self.request(Method::HEAD, &path).timeout(TIMEOUT).send().map_err(|error| self.silent(&error))?;
         if there.status().is_success() {
             return Ok(());
         }
-        let body = File::open(file).doing("cannot read", file)?;
-        self.call(self.request(Method::POST, &path).body(body), "").map(drop)
-    }
-
-    /// Makes a model of a file that was given before.
-    pub fn create_from_file(
-        &self,
-        model: &str,
-        digest: &str,
-        system: &str,
-        parameters: Map<String, Value>,
-    ) -> Result<(), Failure> {
-        let request = CreateRequest {
-            model: model.to_owned(),
-            files: Some([("model.gguf".to_owned(), digest.to_owned())].into()),
-            system: system.to_owned(),
-            parameters: (!parameters.is_empty()).then_some(parameters),
-            ..CreateRequest::default()
-        };
-        self.create(&request, &mut |_| Ok(()))
+        let unreadable = |error: &dyn std::error::Error| Failure::new(Class::Failed, "cannot read it").because(error);
+        let read = model.read(watch).map_err(|error| unreadable(&error))?;
+        self.call(self.request(Method::POST, &path).body(Body::sized(read, model.bytes())), "").map(drop)
     }
 
     fn progress(

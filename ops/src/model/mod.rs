@@ -6,8 +6,10 @@
 pub mod catalogue;
 pub mod convert;
 pub mod engine;
+pub mod file;
 pub mod fit;
 pub mod gguf;
+pub mod hub;
 pub mod modelfile;
 pub mod pull;
 pub mod store;

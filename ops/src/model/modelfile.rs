@@ -196,7 +196,12 @@ mod tests {
     }
 
     #[test]
-    fn ours_are_right() {
+    fn ours_are_all_there_are_and_right() {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../config/models");
+        let files = fs::read_dir(folder).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap());
+        let mut names: Vec<String> = files.map(|file| file.strip_suffix(ENDING).unwrap().to_owned()).collect();
+        names.sort();
+        assert_eq!(names, BUILT_IN.map(|(name, _)| name));
         for (name, text) in BUILT_IN {
             let request = parse(&Modelfile { name: name.to_owned(), text: text.to_owned() }).unwrap();
             assert!(request.parameters.unwrap()["num_ctx"].is_u64(), "{name}");

@@ -15,15 +15,11 @@ use super::{catalogue::Catalogue, engine::Engine};
 /// Between two tries. Six hours of download deserve more than one.
 const PAUSES_S: [u64; 5] = [1, 2, 5, 15, 30];
 
-/// What the engine says of a repository whose files it would have to merge, which it does not.
+/// What the hub says, through the engine, of a repository whose files would have to be merged.
 const IN_PIECES: &str = "sharded gguf";
 
-/// The repository and the size of a model that the engine has refused because it comes in pieces.
-pub fn in_pieces(model: &str, failure: &Failure) -> Option<(String, String)> {
-    let is_so = failure.causes.iter().any(|cause| cause.to_ascii_lowercase().contains(IN_PIECES));
-    let (repository, quantization) = model.rsplit_once(':').filter(|_| is_so)?;
-    Some((repository.to_owned(), quantization.to_ascii_uppercase()))
-}
+/// What the engine says when a layer is not what its manifest says.
+const MISMATCH: &str = "digest mismatch";
 
 /// What happens on the way.
 #[derive(Debug, Clone, PartialEq)]
@@ -41,13 +37,55 @@ pub enum Event {
     },
 }
 
-/// Brings `model` into the store. `tell` ends it by an error of class `Interrupted`.
-pub fn pull(engine: &Engine, model: &str, tell: &mut dyn FnMut(Event) -> Result<(), Failure>) -> Result<(), Failure> {
+/// Who hears of it, and ends it by an error of class `Interrupted`.
+pub type Tell<'t> = &'t mut dyn FnMut(Event) -> Result<(), Failure>;
+
+/// Why a try failed.
+pub(super) enum Tried {
+    /// It may be another time. `moved`: something came, and is kept.
+    Passing { failure: Failure, moved: bool },
+    /// Trying again does not change it.
+    Lasting(Failure),
+}
+
+impl Tried {
+    /// For whom everything that has a class of its own is lasting.
+    pub(super) fn by_class(failure: Failure, moved: bool) -> Tried {
+        match failure.class {
+            Class::Failed => Tried::Passing { failure, moved },
+            _ => Tried::Lasting(failure),
+        }
+    }
+}
+
+/// Tries until it is done, while that can help and there is patience left. As long as it moves there is.
+pub(super) fn patiently<T>(
+    tell: Tell<'_>,
+    mut attempt: impl FnMut(Tell<'_>) -> Result<T, Tried>,
+) -> Result<T, Failure> {
     let mut pauses = PAUSES_S.into_iter();
+    loop {
+        let (failure, moved) = match attempt(tell) {
+            Ok(done) => return Ok(done),
+            Err(Tried::Lasting(failure)) => return Err(failure),
+            Err(Tried::Passing { failure, moved }) => (failure, moved),
+        };
+        if moved {
+            pauses = PAUSES_S.into_iter();
+        }
+        let Some(pause_s) = pauses.next() else { return Err(failure) };
+        tell(Event::Again { cause: failure.causes.last().unwrap_or(&failure.message).clone(), pause_s })?;
+        thread::sleep(Duration::from_secs(pause_s));
+    }
+}
+
+/// Brings `model` into the store.
+pub fn pull(engine: &Engine, model: &str, tell: Tell<'_>) -> Result<(), Failure> {
     // How far each layer ever came. Only what is new counts: a layer that is thrown away for its digest comes again and
     // again, and that is no progress.
     let mut furthest: BTreeMap<String, u64> = BTreeMap::new();
-    loop {
+    let mut is_mismatched = false;
+    let pulled = patiently(tell, |tell| {
         let mut moved = false;
         let mut before = String::new();
         let tried = engine.pull(model, &mut |progress| match layer(progress) {
@@ -63,26 +101,27 @@ pub fn pull(engine: &Engine, model: &str, tell: &mut dyn FnMut(Event) -> Result<
                 tell(Event::Status(progress.status.clone()))
             }
         });
-        let failure = match tried {
-            Ok(()) => return Ok(()),
-            Err(failure) if failure.class != Class::Failed => return Err(failure),
-            Err(failure) => failure,
-        };
-        let words = failure.causes.last().unwrap_or(&failure.message).clone();
-        if let Some(lasting) = lasting(model, &words) {
-            return Err(Failure { causes: failure.causes, ..lasting });
-        }
-        if moved {
-            // It goes on from there: that is no reason to lose patience.
-            pauses = PAUSES_S.into_iter();
-        }
-        let Some(pause_s) = pauses.next() else {
-            return Err(Failure { message: format!("cannot pull {model}"), ..failure }
-                .hint(format!("what came is kept; `cargo xtask model pull {model}` goes on from there")));
-        };
-        tell(Event::Again { cause: words, pause_s })?;
-        thread::sleep(Duration::from_secs(pause_s));
-    }
+        tried.map_err(|failure| {
+            let words = failure.causes.last().unwrap_or(&failure.message).clone();
+            // All of it has come for nothing. A second time says that there is a reason.
+            if words.contains(MISMATCH) && std::mem::replace(&mut is_mismatched, true) {
+                let twice = Failure::new(Class::Refused, format!("{model} came twice with another digest than it should"));
+                return Tried::Lasting(Failure { causes: failure.causes, ..twice }.hint(
+                    "the engine has thrown it away, and nothing of it is registered; a proxy may change what it passes on, \
+                     or memory or the disk is failing: look there, and pull again",
+                ));
+            }
+            match lasting(model, &words) {
+                Some(lasting) => Tried::Lasting(Failure { causes: failure.causes, ..lasting }),
+                None => Tried::by_class(failure, moved),
+            }
+        })
+    });
+    pulled.map_err(|failure| match failure.class {
+        Class::Failed if failure.hint.is_none() => Failure { message: format!("cannot pull {model}"), ..failure }
+            .hint(format!("what came is kept; `cargo xtask model pull {model}` goes on from there")),
+        _ => failure,
+    })
 }
 
 fn layer(progress: &PullProgress) -> Option<Progress> {
@@ -130,13 +169,6 @@ mod tests {
         let unknown = lasting("qwen2.5-codr:32b", "pull model manifest: file does not exist").unwrap();
         assert_eq!((unknown.class, unknown.hint.as_deref()), (Class::Nothing, Some("did you mean qwen2.5-coder:32b?")));
         assert!(lasting("m", "No space left on device (os error 28)").is_some());
-        let failure =
-            Failure { causes: vec!["it contains sharded GGUF".to_owned()], ..Failure::new(Class::Failed, "x") };
-        assert_eq!(in_pieces("hf.co/u/r:q4_k_m", &failure), Some(("hf.co/u/r".to_owned(), "Q4_K_M".to_owned())));
-        assert_eq!(
-            (in_pieces("hf.co/u/r", &failure), in_pieces("a:b", &Failure::new(Class::Failed, "x"))),
-            (None, None)
-        );
         assert!(lasting("m", "write /x: no space left on device").unwrap().hint.unwrap().contains("partial"));
     }
 }

@@ -18,6 +18,8 @@ pub struct Held {
     pub parameters: String,
     /// `Q8_0`.
     pub quantization: String,
+    /// Tokens it was trained to attend to.
+    pub context: Option<u32>,
     /// When it came or was made.
     pub modified: Option<DateTime<Utc>>,
     /// Of the manifest.
@@ -72,6 +74,7 @@ pub fn list(engine: &Engine, default: &str) -> Result<Vec<Held>, Failure> {
         bytes: model.size,
         parameters: model.details.parameter_size,
         quantization: model.details.quantization_level,
+        context: model.details.context_length,
         modified: model.modified_at,
         digest: model.digest,
     });

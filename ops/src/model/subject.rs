@@ -19,7 +19,7 @@ use super::{
     catalogue::{Attention, Catalogue, Certainty, Model, Quantization, bits},
     engine::Engine,
     fit::{Host, Weights},
-    gguf,
+    gguf, hub,
     store::is_same,
 };
 use crate::hardware::memory_gb_per_s;
@@ -79,7 +79,8 @@ pub fn find(typed: &str, engine: Option<&Engine>) -> Result<Subject, Failure> {
         let show = engine.show(&here.name)?;
         return Ok(of_store(&here.name, here.size, &here.details.quantization_level, &show.model_info));
     }
-    if let Some(bytes) = of_registry(typed) {
+    let of_hub = || of_hub(typed).map(|bytes| (bytes, "the hub's list of its files"));
+    if let Some((bytes, source)) = of_hub().or_else(|| Some((of_registry(typed)?, "the registry's manifest"))) {
         return Ok(Subject {
             name: typed.to_owned(),
             attention: None,
@@ -90,7 +91,7 @@ pub fn find(typed: &str, engine: Option<&Engine>) -> Result<Subject, Failure> {
                 is_here: false,
             }],
             context: None,
-            source: "the registry's manifest".to_owned(),
+            source: source.to_owned(),
             note: None,
         });
     }
@@ -126,12 +127,21 @@ fn of_catalogue(model: &Model, quantization: Option<&str>, note: Option<String>)
         };
         sizes.push(Weights::of(model, &computed));
     }
+    let sure = |name: &str| {
+        let listed = model.quantizations.iter().find(|it| it.name == name);
+        match listed.map_or(Certainty::Computed, |it| it.certainty) {
+            Certainty::Library => None,
+            Certainty::ThirdParty => Some(format!("; {name} as third parties list it")),
+            Certainty::Computed => Some(format!("; {name} computed, as the library has no such tag")),
+        }
+    };
+    let remarks: String = sizes.iter().filter_map(|it| sure(&it.quantization)).collect();
     Subject {
         name: model.name.clone(),
         attention: model.attention.clone(),
         sizes,
         context: Some(model.context),
-        source: model.source.clone(),
+        source: model.source.clone() + &remarks,
         note,
     }
 }
@@ -185,6 +195,13 @@ struct Layer {
     #[serde(rename = "mediaType")]
     media_type: String,
     size: u64,
+}
+
+/// Bytes of a model of the hub, whole or in pieces.
+fn of_hub(typed: &str) -> Option<u64> {
+    let (repository, size) = hub::named(typed)?;
+    let files = hub::pick(&repository, &hub::list(&repository).ok()?, size.as_deref()).ok()?;
+    Some(files.iter().map(|file| file.bytes).sum())
 }
 
 /// Bytes of a model's weights by its registry's manifest, where that can be reached. The registry speaks TLS only, which

@@ -10,10 +10,16 @@ use stack::{
 };
 
 use super::{Change, Need, Seen, Tuning, command, said, write};
-use crate::model::{fit::Serving, gigabytes};
+use crate::model::{
+    fit::{Host, Serving},
+    gigabytes,
+};
 
 /// What the line of the GPU is called.
 pub(super) const LIMIT: &str = "GPU memory limit";
+
+/// A limit that nobody has set.
+pub(super) const OWN: &str = "the system's own";
 
 /// One for the machine, however many stacks it has.
 const LABEL: &str = "dev.frontier-llm.gpu-limit";
@@ -70,10 +76,10 @@ fn daemon(text: &str) -> Option<u64> {
     rest.split(|it: char| !it.is_ascii_digit()).next()?.parse().ok()
 }
 
-pub(super) fn tune(seen: &Seen, observed: &Observed, need: &Need) -> Result<Tuning, Failure> {
+pub(super) fn tune(seen: &Seen, before: Option<&Seen>, observed: &Observed, need: &Need) -> Result<Tuning, Failure> {
     let mut tuning = Tuning::default();
     power(seen, &mut tuning);
-    limit(seen, observed, need, &mut tuning)?;
+    limit(seen, before, observed, need, &mut tuning)?;
     Ok(tuning)
 }
 
@@ -101,7 +107,13 @@ pub(super) fn with_room(bytes: u64) -> u64 {
     (bytes + bytes / 20).div_ceil(1 << 20) << 20
 }
 
-fn limit(seen: &Seen, observed: &Observed, need: &Need, tuning: &mut Tuning) -> Result<(), Failure> {
+fn limit(
+    seen: &Seen,
+    before: Option<&Seen>,
+    observed: &Observed,
+    need: &Need,
+    tuning: &mut Tuning,
+) -> Result<(), Failure> {
     let name = &need.subject.name;
     let (Some(set_mib), Some(memory)) = (seen.gpu_limit_mib, need.host.memory_bytes) else {
         tuning.notes.push("the system does not tell its GPU memory limit: it stays as it is".to_owned());
@@ -116,6 +128,18 @@ fn limit(seen: &Seen, observed: &Observed, need: &Need, tuning: &mut Tuning) -> 
     if wanted > most {
         return Err(too_large(need, wanted, most));
     }
+    let is_native = observed.current_release().is_some_and(|it| it.content.runtime == Runtime::Native);
+    // Raised here for a larger model: this one has no need of it, and the system has a use for the memory.
+    let is_ours = seen.daemon_limit_mib == Some(set_mib) && before.is_some_and(|it| it.gpu_limit_mib != Some(set_mib));
+    let chip = need.host.chip.as_deref().unwrap_or_default();
+    if is_ours && Host::apple(chip, memory, None).gpu_limit_bytes >= Some(wanted) {
+        let why = format!("{name} with {} tokens does without", need.serving.context);
+        tuning.changes.push(Change::new(LIMIT, words(set_mib, seen.daemon_limit_mib), words(0, None), why));
+        tuning.commands.extend(forget());
+        tuning.commands.push(command("sysctl", &["iogpu.wired_limit_mb=0"]));
+        tuning.restarts_engine = is_native;
+        return Ok(());
+    }
     let holds = need.host.gpu_limit_bytes.is_some_and(|limit| limit >= wanted);
     let is_kept = set_mib == 0 || seen.daemon_limit_mib == Some(set_mib);
     if holds && is_kept {
@@ -127,7 +151,6 @@ fn limit(seen: &Seen, observed: &Observed, need: &Need, tuning: &mut Tuning) -> 
     tuning.changes.push(Change::new(LIMIT, words(set_mib, seen.daemon_limit_mib), words(mib, Some(mib)), why));
     if mib != set_mib {
         tuning.commands.push(command("sysctl", &[&format!("iogpu.wired_limit_mb={mib}")]));
-        let is_native = observed.current_release().is_some_and(|it| it.content.runtime == Runtime::Native);
         tuning.restarts_engine = is_native;
     }
     let staged = observed.root.join("state/tune.plist");
@@ -142,9 +165,14 @@ fn limit(seen: &Seen, observed: &Observed, need: &Need, tuning: &mut Tuning) -> 
     Ok(())
 }
 
+/// The daemon goes.
+fn forget() -> [stack::process::Command; 2] {
+    [command("launchctl", &["bootout", &format!("system/{LABEL}")]), command("rm", &["-f", PLIST])]
+}
+
 fn words(mib: u64, daemon_mib: Option<u64>) -> String {
     match (mib, daemon_mib) {
-        (0, _) => "the system's own".to_owned(),
+        (0, _) => OWN.to_owned(),
         (mib, Some(daemon)) if daemon == mib => format!("{mib} MiB"),
         (mib, _) => format!("{mib} MiB until the next restart"),
     }
@@ -211,8 +239,7 @@ pub(super) fn revert(seen: &Seen, before: &Seen) -> Tuning {
         }
     }
     if seen.daemon_limit_mib.is_some() {
-        tuning.commands.push(command("launchctl", &["bootout", &format!("system/{LABEL}")]));
-        tuning.commands.push(command("rm", &["-f", PLIST]));
+        tuning.commands.extend(forget());
     }
     if let (Some(now), Some(then)) =
         (seen.gpu_limit_mib, before.gpu_limit_mib.filter(|_| seen.gpu_limit_mib != before.gpu_limit_mib))

@@ -59,6 +59,13 @@ pub struct Change {
     pub why: String,
 }
 
+impl Tuning {
+    /// What raises the GPU's limit, without which the model does not fit.
+    pub fn raise(&self) -> Option<&Change> {
+        self.changes.iter().find(|change| change.what == mac::LIMIT && change.after != mac::OWN)
+    }
+}
+
 impl Change {
     fn new(what: impl Into<String>, before: impl ToString, after: impl ToString, why: impl Into<String>) -> Self {
         Change { what: what.into(), before: before.to_string(), after: after.to_string(), why: why.into() }
@@ -114,7 +121,7 @@ pub fn tune(observed: &Observed, settings: &Settings) -> Result<Tuning, Failure>
     let need = Need::of(observed, settings)?;
     let seen = look(observed);
     let mut tuning = match observed.system.as_str() {
-        "Darwin" => mac::tune(&seen, observed, &need)?,
+        "Darwin" => mac::tune(&seen, before(&record(observed))?.as_ref(), observed, &need)?,
         _ => linux::tune(&seen),
     };
     tuning.proposals = propose::propose(&need, tuning_limit(&seen, &tuning, &need), &settings.engine);
@@ -142,10 +149,7 @@ fn tuning_limit(seen: &Seen, tuning: &Tuning, need: &Need) -> Option<u64> {
 pub fn revert(observed: &Observed) -> Result<Tuning, Failure> {
     let path = record(observed);
     let nothing = || Failure::new(Class::Nothing, "this machine was not tuned: there is nothing to revert");
-    let text = fs::read_to_string(&path).map_err(|_| nothing())?;
-    let before: Seen = serde_json::from_str(&text).map_err(|error| {
-        Failure::new(Class::Failed, format!("{} cannot be understood", path.display())).because(&error)
-    })?;
+    let before = before(&path)?.ok_or_else(nothing)?;
     let seen = look(observed);
     let mut tuning = match observed.system.as_str() {
         "Darwin" => mac::revert(&seen, &before),
@@ -153,6 +157,14 @@ pub fn revert(observed: &Observed) -> Result<Tuning, Failure> {
     };
     tuning.commands.push(command("rm", &["-f", &path.display().to_string()]));
     Ok(tuning)
+}
+
+/// How the machine was before it was first tuned.
+fn before(path: &Path) -> Result<Option<Seen>, Failure> {
+    let Ok(text) = fs::read_to_string(path) else { return Ok(None) };
+    serde_json::from_str(&text).map(Some).map_err(|error| {
+        Failure::new(Class::Failed, format!("{} cannot be understood", path.display())).because(&error)
+    })
 }
 
 fn look(observed: &Observed) -> Seen {

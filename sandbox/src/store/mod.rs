@@ -14,6 +14,7 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
+use std::sync::atomic::AtomicU32;
 
 use self::manifest::Manifest;
 use crate::name::Name;
@@ -29,6 +30,8 @@ pub(crate) struct Store {
     writing: Mutex<()>,
     /// How pulls go.
     pace: Pull,
+    /// How many of those to come are to end with a digest that is not the right one.
+    mismatches: AtomicU32,
 }
 
 /// Why a model could not be read or written.
@@ -43,6 +46,14 @@ pub enum StoreError {
     /// A scenario wants the registry to go away. The words are Go's.
     #[error("unexpected EOF")]
     RegistryGone,
+    /// A scenario wants what came to be something else. The words are Ollama's.
+    #[error("digest mismatch, file must be downloaded again: want {want}, got {got}")]
+    Corrupt {
+        /// By the manifest.
+        want: String,
+        /// Of what came.
+        got: String,
+    },
     /// A blob that should be there is not. The words are Go's.
     #[error("stat {}: no such file or directory", .0.display())]
     NoBlob(PathBuf),
@@ -79,7 +90,8 @@ impl Store {
             let dir = root.join(dir);
             fs::create_dir_all(&dir).map_err(io_at(&dir))?;
         }
-        Ok(Self { root: root.to_owned(), writing: Mutex::new(()), pace })
+        let mismatches = AtomicU32::new(pace.mismatches);
+        Ok(Self { root: root.to_owned(), writing: Mutex::new(()), pace, mismatches })
     }
 
     /// Every model that can be read, most recently modified first. One that cannot is logged and left out, as in

@@ -4,6 +4,7 @@ use std::fs::{self, File};
 use std::io::{self, Seek, SeekFrom, Write};
 use std::path::Path;
 use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use wire::ollama::PullProgress;
@@ -47,6 +48,15 @@ impl Store {
         }
         // Nothing is left to verify: a blob's name was made from its bytes. The line is part of the protocol.
         tell(status("verifying sha256 digest"))?;
+        let one_less = |left: u32| left.checked_sub(1);
+        if pace.mismatches > 0
+            && self.mismatches.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_less).is_ok()
+            && let Some(model) = descriptors.first()
+        {
+            let path = self.blob_path(&model.digest);
+            fs::remove_file(&path).map_err(io_at(&path))?;
+            return Err(StoreError::Corrupt { want: model.digest.clone(), got: format!("sha256:{}", hex(b"")) });
+        }
         tell(status("writing manifest"))?;
         if let Some(config) = descriptors.pop() {
             self.put_manifest(name, config, descriptors)?;

@@ -18,7 +18,7 @@ pub(crate) enum Model {
     },
     /// Show the models of the host, and what of them is in memory
     List {
-        /// [{"name","bytes","parameters","quantization","modified","digest","default","resident"?}]
+        /// [{"name","bytes","parameters","quantization","context","modified","digest","default","resident"?}]
         #[arg(long)]
         json: bool,
     },
@@ -66,7 +66,7 @@ pub(crate) enum Model {
         #[arg(long)]
         json: bool,
     },
-    /// Make a model out of published weights, or of GGUF shards, with llama.cpp's tools
+    /// Make a model out of published weights, with llama.cpp's tools
     Convert(ModelConvert),
     /// Make another model the default: fit, pull, compare, switch; the old one is kept
     Upgrade(ModelUpgrade),
@@ -115,7 +115,7 @@ pub(crate) struct ModelRun {
 
 #[derive(Debug, Args)]
 pub(crate) struct ModelConvert {
-    /// USER/REPO of the hub, hf.co/USER/REPO with ready GGUF files, or a folder of the host
+    /// USER/REPO of the hub, or a folder of the host
     pub(crate) source: String,
     /// As llama.cpp spells it: Q5_K_M
     #[arg(long)]
@@ -123,9 +123,12 @@ pub(crate) struct ModelConvert {
     /// What the model is to be called [default: as its source, with the quantisation as the tag]
     #[arg(long, value_parser = value::model)]
     pub(crate) name: Option<String>,
-    /// What the model is told before every conversation
+    /// What the model is told before every conversation [default: that of config/convert.Modelfile]
     #[arg(long)]
     pub(crate) system: Option<String>,
+    /// Remove what is in between, once the model has answered; on a terminal that is asked
+    #[arg(long)]
+    pub(crate) prune: bool,
     /// Show the plan with the bytes of each stage, and stop
     #[arg(long)]
     pub(crate) dry_run: bool,

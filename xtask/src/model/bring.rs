@@ -1,11 +1,14 @@
 //! `model pull|apply`: models that were not there before.
 
-use std::time::Instant;
+use std::{fs, os::unix::fs::MetadataExt, path::Path, time::Instant};
 
 use anyhow::Result;
 use ops::model::{
-    engine::Engine,
-    fit, modelfile,
+    engine::{CreateRequest, Engine},
+    file::Whole,
+    fit, gigabytes,
+    hub::Pieces,
+    modelfile,
     modelfile::Applied,
     pull::{self, Event},
     store, subject,
@@ -13,13 +16,13 @@ use ops::model::{
 use serde_json::{Map, json};
 use stack::{
     component::Runtime,
-    failure::{Class, Failure},
+    failure::{Class, Doing, Failure},
     observed::Question,
 };
 
-use super::{convert, engine, fit as verb};
+use super::{engine, fit as verb};
 use crate::{
-    cli, progress,
+    progress,
     report::{self, Exit},
     session::Session,
 };
@@ -27,13 +30,13 @@ use crate::{
 pub(super) fn pull(mut session: Session, name: &str, force: bool) -> Result<Exit> {
     let engine = engine(&mut session)?;
     check(&mut session, &engine, name, force)?;
-    if let Err(failure) = bring(&session, &engine, name) {
-        let Some((source, quant)) = pull::in_pieces(name, &failure) else { return Err(failure.into()) };
-        report::say("it comes in pieces, which the engine does not merge: they are fetched and merged here");
-        let args = cli::ModelConvert { source, quant, name: Some(name.to_owned()), system: None, dry_run: false };
-        return convert::run(session, &args);
+    match Pieces::of(name, &mut telling(&session))? {
+        Some(pieces) => assemble(&mut session, &engine, name, &pieces)?,
+        None => {
+            bring(&session, &engine, name)?;
+            prove(&session, &engine, name)?;
+        }
     }
-    prove(&session, &engine, name)?;
     Ok(Exit::Done)
 }
 
@@ -61,7 +64,22 @@ fn check(session: &mut Session, engine: &Engine, name: &str, force: bool) -> Res
 
 fn bring(session: &Session, engine: &Engine, name: &str) -> Result<(), Failure> {
     let begun = Instant::now();
-    let pulled = pull::pull(engine, name, &mut |event| {
+    let pulled = pull::pull(engine, name, &mut telling(session));
+    progress::clear();
+    pulled.map_err(|failure| match failure.class {
+        Class::Interrupted => {
+            failure.hint(format!("what came is kept; `cargo xtask model pull {name}` goes on from there"))
+        }
+        _ => failure,
+    })?;
+    report::say(&format!("pulled {name} in {}", report::seconds(begun.elapsed())));
+    Ok(())
+}
+
+/// Tells of a pull, which Ctrl-C ends.
+fn telling(session: &Session) -> impl FnMut(Event) -> Result<(), Failure> + use<> {
+    let interrupt = session.interrupt.clone();
+    move |event| {
         match event {
             Event::Layer(layer) => progress::show(&layer),
             Event::Status(status) => {
@@ -73,16 +91,62 @@ fn bring(session: &Session, engine: &Engine, name: &str) -> Result<(), Failure> 
                 report::say(&format!("{cause}: again in {pause_s} s"));
             }
         }
-        session.interrupt.check()
-    });
+        interrupt.check()
+    }
+}
+
+/// A model in pieces: they are fetched, and given to the engine as the one file that they are together.
+fn assemble(session: &mut Session, engine: &Engine, name: &str, pieces: &Pieces) -> Result<()> {
+    let models = session.settings.engine.models_path.clone();
+    let observed = session.client.observe(Question { facts: Some(models), ..Question::default() })?;
+    let work = observed.root.join("data/pull").join(name.replace([':', '/'], "_"));
+    let (count, size) = (pieces.files.len(), gigabytes(pieces.bytes()));
+    report::say(&format!("{} has it in {count} pieces, {size}: they come to {}", pieces.repository, work.display()));
+    let disk = |what: &str| observed.facts.iter().flat_map(|machine| &machine.disks).find(|disk| disk.what == what);
+    let free = disk("the stack").map(|disk| disk.available_bytes);
+    // The engine keeps a copy, and mostly on the same disk.
+    let copy = match (disk("the stack"), disk("models")) {
+        (Some(stack), Some(models)) if device(&stack.path) != device(&models.path) => 0,
+        _ => pieces.bytes(),
+    };
+    let missing = pieces.missing_bytes(&work) + copy;
+    if free.is_some_and(|free| free < missing) {
+        let more = gigabytes(missing - free.unwrap_or(0));
+        return Err(Failure::new(Class::Refused, format!("{more} more free are needed to fetch {name}")).into());
+    }
+    let fetched = pieces.fetch(&work, &mut telling(session));
     progress::clear();
-    pulled.map_err(|failure| match failure.class {
-        Class::Interrupted => {
-            failure.hint(format!("what came is kept; `cargo xtask model pull {name}` goes on from there"))
-        }
-        _ => failure,
-    })?;
-    report::say(&format!("pulled {name} in {}", report::seconds(begun.elapsed())));
+    let kept = |failure: Failure| {
+        let hint = failure.hint.clone().map_or_else(String::new, |hint| format!("{hint}\n      "));
+        failure.hint(format!(
+            "{hint}what came is kept: `cargo xtask model pull {name}` goes on from there, `rm -r '{}'` gives it up",
+            work.display()
+        ))
+    };
+    let whole = fetched.and_then(|files| Whole::of(&files)).map_err(kept)?;
+    create(session, engine, &whole, CreateRequest { model: name.to_owned(), ..CreateRequest::default() })?;
+    prove(session, engine, name)?;
+    fs::remove_dir_all(&work).doing("cannot remove", &work)?;
+    Ok(())
+}
+
+/// The disk of what is there of a path.
+fn device(path: &Path) -> Option<u64> {
+    path.ancestors().find_map(|path| path.metadata().ok()).map(|meta| meta.dev())
+}
+
+/// Has the engine make a model of a file, of which it keeps a copy.
+pub(super) fn create(session: &Session, engine: &Engine, whole: &Whole, request: CreateRequest) -> Result<()> {
+    let watch = |what: &str| progress::watch(what, whole.bytes(), &session.interrupt);
+    let given = whole.digest(watch("hash the model")).and_then(|digest| {
+        engine.upload(whole, &digest, watch("give it to the engine"))?;
+        let files = Some([("model.gguf".to_owned(), digest)].into());
+        engine.create(&CreateRequest { files, ..request.clone() }, &mut |_| session.interrupt.check())
+    });
+    // Whoever was interrupted while reading tells so in other words.
+    session.interrupt.check()?;
+    given?;
+    report::say(&format!("created {}, {}", request.model, gigabytes(whole.bytes())));
     Ok(())
 }
 

@@ -1,21 +1,28 @@
 //! `model convert`: from a repository of the hub to a model of the engine.
 
+use std::{
+    fs,
+    io::{self, IsTerminal},
+    path::Path,
+    slice,
+};
+
 use anyhow::Result;
 use ops::model::{
     convert::{self, Plan, Tools, Wanted},
     engine::Engine,
-    gigabytes, store,
+    file::Whole,
+    gigabytes,
 };
 use stack::{
     failure::{Class, Doing, Failure},
     observed::Question,
-    protocol::Progress,
     settings::value,
 };
 
 use super::bring;
 use crate::{
-    cli, progress,
+    cli,
     report::{self, Exit},
     session::Session,
 };
@@ -43,19 +50,35 @@ pub(super) fn run(mut session: Session, args: &cli::ModelConvert) -> Result<Exit
     if free.is_some_and(|free| free < first.missing_bytes()) {
         let missing = gigabytes(first.missing_bytes() - free.unwrap_or(0));
         return Err(Failure::new(Class::Refused, format!("there is not enough room: {missing} more are needed"))
-            .hint("GGUF shards that somebody has made need a fraction: `model convert hf.co/USER/REPO`")
+            .hint("ready GGUF files need a fraction: `cargo xtask model pull hf.co/USER/REPO:QUANT`")
             .into());
     }
-    std::fs::create_dir_all(&wanted.work).doing("cannot make", &wanted.work)?;
+    fs::create_dir_all(&wanted.work).doing("cannot make", &wanted.work)?;
     let log = wanted.work.join("log");
     // Planned again after each step: the tools that it brought are there then, and so is the first shard.
     while let Some(step) = plan()?.steps.into_iter().find(|step| !step.is_done()) {
         report::say(&step.what);
         convert::run(&step, &log, &mut || session.interrupt.check())?;
     }
-    create(&session, &engine, &first, &name, args.system.as_deref())?;
+    let mut request = convert::request(&name, &first.folder)?;
+    request.system = args.system.clone().unwrap_or(request.system);
+    bring::create(&session, &engine, &Whole::of(slice::from_ref(&first.result))?, request)?;
     bring::prove(&session, &engine, &name)?;
-    report::say(&format!("what is in between is not needed any more: rm -r '{}'", wanted.work.display()));
+    offer(&wanted.work, &first, args.prune)
+}
+
+/// What is in between is large, and would be made again only for another quantisation.
+fn offer(work: &Path, plan: &Plan, is_wanted: bool) -> Result<Exit> {
+    let bytes = gigabytes(plan.steps.iter().filter_map(|step| step.bytes).sum());
+    let place = work.display();
+    let is_asked =
+        || io::stdin().is_terminal() && report::ask(&format!("remove what is in between, {bytes}?")).is_ok_and(|it| it);
+    if is_wanted || is_asked() {
+        fs::remove_dir_all(work).doing("cannot remove", work)?;
+        report::say(&format!("removed {place}, {bytes}"));
+    } else {
+        report::say(&format!("what is in between, {bytes}, is not needed any more: rm -r '{place}'"));
+    }
     Ok(Exit::Done)
 }
 
@@ -67,20 +90,6 @@ fn page(plan: &Plan, wanted: &Wanted, name: &str) -> String {
         let bytes = bytes.map(gigabytes).unwrap_or_default();
         page += &format!("{:>3}. {what:<40} {bytes:>10}{}\n", number + 1, if done { "  done" } else { "" });
     }
-    page + &format!("     still to be written {:>30}\n", gigabytes(plan.missing_bytes()))
-}
-
-fn create(session: &Session, engine: &Engine, plan: &Plan, name: &str, system: Option<&str>) -> Result<()> {
-    let total_bytes = plan.result.metadata().ok().map(|meta| meta.len());
-    let digest = convert::digest(&plan.result, &mut |done_bytes| {
-        progress::show(&Progress { what: "hash the model".to_owned(), done_bytes, total_bytes });
-        session.interrupt.check()
-    });
-    progress::clear();
-    let digest = digest?;
-    engine.upload(&plan.result, &digest)?;
-    engine.create_from_file(name, &digest, system.unwrap_or_default(), convert::parameters(&plan.folder))?;
-    let made = engine.list()?.models.into_iter().find(|model| store::is_same(&model.name, name));
-    report::say(&format!("created {name}, {}", gigabytes(made.map_or(0, |model| model.size))));
-    Ok(())
+    let missing = if plan.is_sized() { gigabytes(plan.missing_bytes()) } else { "unknown".to_owned() };
+    page + &format!("     still to be written {missing:>30}\n")
 }

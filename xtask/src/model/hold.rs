@@ -36,9 +36,10 @@ fn line(model: &Held, width: usize) -> String {
         || "on disk".to_owned(),
         |it| format!("in memory, {}: {}, {} tokens", it.place(), gigabytes(it.bytes), it.context),
     );
+    let context = model.context.map_or_else(String::new, |tokens| format!("{tokens} tokens"));
     let default = if model.default { " (default)" } else { "" };
     format!(
-        "{:<width$}  {:>8}  {:>8}  {:<8}  {place}{default}\n",
+        "{:<width$}  {:>8}  {:>8}  {:<8}  {context:>13}  {place}{default}\n",
         model.name,
         gigabytes(model.bytes),
         model.parameters,

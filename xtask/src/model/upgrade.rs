@@ -15,7 +15,8 @@ use serde_json::Value;
 use stack::{
     component::Runtime,
     failure::{Class, Failure},
-    observed::Question,
+    observed::{Observed, Question},
+    process::Command,
     settings::Models,
 };
 
@@ -24,6 +25,7 @@ use crate::{
     report::{self, Exit},
     session::{Need, Session, find_settings},
     there::{self, As},
+    tune,
 };
 
 pub(crate) fn run(settings: Option<&Path>, args: &cli::ModelUpgrade) -> Result<Exit> {
@@ -53,13 +55,22 @@ pub(crate) fn run(settings: Option<&Path>, args: &cli::ModelUpgrade) -> Result<E
             Failure::new(Class::Nothing, "no default before this one is known").hint("name the model to upgrade to")
         })?,
     };
-    report::say(&plan(&session, &old, &new));
+    let limit = foresee(&mut session, &new)?;
+    report::say(&plan(&session, &old, &new, limit.as_deref()));
     if !args.yes && !report::ask("do it?")? {
         return Ok(Exit::Interrupted);
     }
-    let pulled = on_host(settings, &mut session, &["model", "pull", &new])?;
-    if pulled != Exit::Done {
-        return Ok(pulled);
+    // One that was made here no registry has, and one that is here only has to answer.
+    let brought = match is_here(&mut session, &new)? && !is_same(&old, &new) {
+        true => on_host(
+            settings,
+            &mut session,
+            &["model", "run", "Write hello world in Rust.", "--model", &new, "--limit", "16"],
+        )?,
+        false => on_host(settings, &mut session, &["model", "pull", &new])?,
+    };
+    if brought != Exit::Done {
+        return Ok(brought);
     }
     if is_same(&old, &new) {
         report::say(&format!("{new} is the newest there is; it stays the default"));
@@ -68,7 +79,7 @@ pub(crate) fn run(settings: Option<&Path>, args: &cli::ModelUpgrade) -> Result<E
     let session = tune_for(settings, session, &new)?;
     let session = compare(settings, session, &old, &new)?;
     session.interrupt.check()?;
-    let is_here = session.is_here;
+    let is_local = session.is_here;
     // One connection at a time: the deploy opens its own.
     drop(session);
     let text = fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
@@ -77,7 +88,7 @@ pub(crate) fn run(settings: Option<&Path>, args: &cli::ModelUpgrade) -> Result<E
     match by_words(settings, &["deploy", "--yes"]) {
         Ok(Exit::Done) => {}
         // Cut off here, a deploy goes on there: the settings are what it deploys.
-        Ok(Exit::Interrupted) if !is_here => return Ok(Exit::Interrupted),
+        Ok(Exit::Interrupted) if !is_local => return Ok(Exit::Interrupted),
         failed => {
             write(&file, &text)?;
             report::say(&format!("\n{old} is the default again in {}", file.display()));
@@ -97,7 +108,33 @@ fn is_of_a_release(file: &Path) -> bool {
     file.parent().and_then(Path::parent).is_some_and(|release| release.join("release.json").exists())
 }
 
-fn plan(session: &Session, old: &str, new: &str) -> String {
+/// What the GPU's limit is raised to for `model`. That this needs root, and there is no way to it, is known before anything is
+/// done.
+fn foresee(session: &mut Session, model: &str) -> Result<Option<String>> {
+    let observed = session.client.observe(Question::default())?;
+    if !is_tuned(&observed) {
+        return Ok(None);
+    }
+    let args = cli::Tune { model: Some(model.to_owned()), dry_run: true, revert: false, ask_sudo: false, json: true };
+    // One that no limit makes fit is refused by the pull, which knows more of it.
+    let Ok(Ok(tuning)) = tune::look(session, &args) else { return Ok(None) };
+    let Some(change) = tuning.raise() else { return Ok(None) };
+    let nothing = Command { program: "true".into(), args: Vec::new(), env: [].into() };
+    if let Err(failure) = session.client.as_root("look for a way to root", vec![nothing], &mut |_| Ok(())) {
+        let why = format!("{model} needs the GPU memory limit raised, which needs root: nothing was changed");
+        return Err(Failure { causes: vec![failure.message], ..Failure::new(Class::Refused, why) }
+            .hint(format!("`cargo xtask tune --model {model} --ask-sudo` raises it; then upgrade again"))
+            .into());
+    }
+    Ok(Some(format!(": {}, {} → {}", change.what, change.before, change.after)))
+}
+
+/// Of the sandbox's machine nothing is changed.
+fn is_tuned(observed: &Observed) -> bool {
+    observed.current_release().is_some_and(|release| release.content.runtime != Runtime::Sandbox)
+}
+
+fn plan(session: &Session, old: &str, new: &str, limit: Option<&str>) -> String {
     let host = session.host();
     if is_same(old, new) {
         return format!(
@@ -106,8 +143,9 @@ fn plan(session: &Session, old: &str, new: &str) -> String {
     }
     format!(
         "upgrade of {host} from {old} to {new}\n  1. check that {new} fits, pull what is missing, and have it answer\n  \
-         2. tune the machine for it\n  3. compare both in turns\n  4. switch models.default in the settings; {old} is kept\n  \
-         5. deploy: the host and the configured agents follow\n  6. verify"
+         2. tune the machine for it{}\n  3. compare both in turns\n  4. switch models.default in the settings; {old} is kept\n  \
+         5. deploy: the host and the configured agents follow\n  6. verify",
+        limit.unwrap_or_default()
     )
 }
 
@@ -144,6 +182,16 @@ fn is_of(error: &anyhow::Error, class: Class) -> bool {
     error.downcast_ref::<Failure>().is_some_and(|failure| failure.class == class)
 }
 
+/// Whether the host has a model.
+fn is_here(session: &mut Session, model: &str) -> Result<bool> {
+    if session.is_here {
+        return Ok(super::engine(session)?.list()?.models.iter().any(|held| is_same(&held.name, model)));
+    }
+    let (data, _) = there::answer(session, &["model", "list", "--json"], As::Question)?;
+    let held: Vec<Value> = serde_json::from_str(&data).unwrap_or_default();
+    Ok(held.iter().any(|held| held["name"].as_str().is_some_and(|name| is_same(name, model))))
+}
+
 /// Runs one of our own verbs where the engine is.
 fn on_host(settings: Option<&Path>, session: &mut Session, words: &[&str]) -> Result<Exit> {
     if session.is_here {
@@ -164,7 +212,7 @@ fn by_words(settings: Option<&Path>, words: &[&str]) -> Result<Exit> {
 /// Has the machine set so that it serves `model`. What only root could do keeps nobody from going on.
 fn tune_for(settings: Option<&Path>, mut session: Session, model: &str) -> Result<Session> {
     let observed = session.client.observe(Question::default())?;
-    if observed.current_release().is_none_or(|release| release.content.runtime == Runtime::Sandbox) {
+    if !is_tuned(&observed) {
         return Ok(session);
     }
     // One connection at a time: it opens its own.

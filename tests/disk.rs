@@ -54,6 +54,8 @@ fn a_full_disk_does_not_stop_what_serves() {
         let stage = Stage::new();
         small_disk(&stage, "200m");
         stage.ok("deploy");
+        let found = stage.run("doctor --json").exits(1).json();
+        assert_eq!(found["findings"][0]["id"], "disk-full", "{found:#}");
         let before = (stage.deployment(), stage.components(), stage.supervisor());
         let ballast = fill(&stage);
         stage.set("time_to_first_token", "\"7ms\"");

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use crate::{
     far::Far,
     mac::mac,
+    native,
     stage::{Ran, Stage, lacks, lacks_root, system, until},
 };
 
@@ -287,6 +288,66 @@ fn the_hop_that_fails_is_told_also_when_ssh_does_not_get_there() {
     let ran = stage.run("doctor").exits(3);
     assert!(ran.stdout.contains("cannot be reached from here: listener"), "{ran:?}");
     assert_eq!(ids(&elsewhere("no-such-host.invalid", closed).run("doctor --json").exits(3)), ["unreachable-name"]);
+}
+
+/// Listens, fills its own queue, and prints its port.
+const FULL: &str = r#"
+import signal, socket
+full = socket.socket()
+full.bind(("127.0.0.1", 0))
+full.listen(0)
+queue = [socket.socket() for _ in range(8)]
+for one in queue:
+    one.setblocking(False)
+    one.connect_ex(full.getsockname())
+print(full.getsockname()[1])
+signal.pause()
+"#;
+
+#[test]
+fn a_port_that_is_dropped_while_sshd_answers_is_a_firewalls() {
+    if lacks("python3") {
+        return;
+    }
+    // Whoever comes when nobody else fits into the queue is not answered, like behind a firewall that drops.
+    let here = Stage::new();
+    here.write("full.py", FULL);
+    let queue = here.start_shell("exec python3 -u full.py");
+    let port = until("the queue is full", || queue.stdout().trim().parse().ok());
+    let sshd = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let stage = elsewhere("127.0.0.1", port);
+    let settings = fs::read_to_string(stage.path("stack.toml")).unwrap();
+    let ssh_port = sshd.local_addr().unwrap().port();
+    stage.write("stack.toml", &settings.replace("[engine]", &format!("port = {ssh_port}\n[engine]")));
+    assert_eq!(ids(&stage.run("doctor --json").exits(3)), ["unreachable-firewall"]);
+    drop(sshd);
+    assert_eq!(ids(&stage.run("doctor --json").exits(3)), ["unreachable-host"]);
+}
+
+#[test]
+fn what_a_native_engine_suffers_from_is_found() {
+    let Some(mac) = native::mac() else { return };
+    mac.ok("deploy");
+    assert_eq!(mac.ok("doctor").stdout, "far is healthy\n");
+    mac.write("state/brew.services", "ollama started me ~/Library/LaunchAgents/homebrew.mxcl.ollama.plist\n");
+    assert_eq!(findings(&mac), ["second-engine"]);
+    fs::remove_file(mac.path("state/brew.services")).unwrap();
+    // From here the way leads to an edge with nobody behind it.
+    mac.ok("stop gateway");
+    assert_eq!(findings(&mac), ["gateway-stopped", "unreachable-engine"]);
+    mac.ok("start gateway");
+    // Five tokens a second, where 800 GB/s would read the model more often.
+    mac.set("version", "\"0.40.1\"");
+    mac.publish("0.40.1", "ollama-darwin.tgz", "ollama", &["slow"]);
+    mac.ok("deploy");
+    assert_eq!(findings(&mac), ["below-bandwidth"]);
+    // A GPU that holds a part of it only: with less context all of it would fit.
+    let settings = fs::read_to_string(mac.path("stack.toml")).unwrap();
+    mac.write("stack.toml", &settings.replace("[engine]\n", "[engine]\nnum_parallel = 8\n"));
+    mac.set("version", "\"0.40.2\"");
+    mac.publish("0.40.2", "ollama-darwin.tgz", "ollama", &["narrow"]);
+    mac.ok("deploy");
+    assert_eq!(findings(&mac), ["context-too-large"]);
 }
 
 #[test]

@@ -45,7 +45,10 @@ fn an_attack_finds_secrets_that_others_can_read() {
     for folder in ["", "root", "root/state", "root/state/secrets"] {
         open(folder, 0o755);
     }
+    // The token; what makes digests of it stays closed.
     assert_eq!(found(&stage, "readable-secret").len(), 1);
+    open("root/state/secret.key", 0o644);
+    assert_eq!(found(&stage, "readable-secret").len(), 2);
     assert!(stage.run("harden --audit").exits(1).stdout.contains("chmod go="), "the way back is told");
 }
 

@@ -1,7 +1,10 @@
 //! A Mac, as far as one can be had here: stand-ins for its tools, first on PATH, that answer with recorded output, keep
 //! state, and fail loudly on what they do not know (`mac/`).
 
-use std::fs;
+use std::{
+    fs,
+    net::{Ipv4Addr, TcpListener},
+};
 
 use serde_json::Value;
 
@@ -60,6 +63,7 @@ fn preflight_judges_a_mac_by_what_its_tools_say() {
     assert!(said.contains("WARN  sleep               after 1 min"), "{said}");
     assert!(said.contains("WARN  power failure       the machine does not tell"), "{said}");
     assert!(said.contains("WARN  FileVault           on"), "{said}");
+    assert!(said.contains("PASS  firewall            off"), "{said}");
     assert!(!said.contains("Ollama service"), "{said}");
     assert!(said.contains("PASS  default model       qwen2.5-coder:7b-instruct-q4_K_M, "), "{said}");
     assert!(said.contains("WARN  upgrade model       qwen3:235b-a22b-q4_K_M, "), "{said}");
@@ -73,7 +77,9 @@ fn preflight_sees_what_has_changed() {
     stage.write("state/pmset.sleep", "0");
     stage.write("state/iogpu.wired_limit_mb", "49152");
     stage.write("state/brew.services", "ollama started me ~/Library/LaunchAgents/homebrew.mxcl.ollama.plist\n");
+    stage.write("state/firewall.on", "");
     assert_eq!(check(&stage, "sleep")["result"], "pass");
+    assert_eq!(check(&stage, "firewall")["detail"], "on: it has to let nginx in");
     assert_eq!(check(&stage, "GPU memory limit")["detail"], "48.0 GiB by hand, until the next restart");
     assert_eq!(check(&stage, "Ollama service")["fix"], "brew services stop ollama");
     // Docker without a screen, and a model that is too large.
@@ -95,4 +101,28 @@ fn preflight_sees_what_has_changed() {
         (&"fail".into(), "macOS 13.6: Ollama runs on macOS 14 and later")
     );
     stage.run("preflight").exits(1).says("checks failed");
+}
+
+#[test]
+fn preflight_tells_a_port_that_clients_look_at_from_one_that_can_be_another() {
+    let stage = Stage::new();
+    let [api, engine] = [(); 2].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
+    let port = |of: &TcpListener| of.local_addr().unwrap().port();
+    stage.write(
+        "stack.toml",
+        &format!(
+            "[host]\nroot = {:?}\n[engine]\nruntime = \"docker\"\n[ports]\napi = {}\nengine = {}\n[models]\ndefault = {SMALL:?}\n",
+            stage.root(),
+            port(&api),
+            port(&engine)
+        ),
+    );
+    // It only looks: nothing is built for a container that is not to be.
+    stage.script("cargo", "echo 'nobody builds anything' >&2; exit 1");
+    let checks = stage.run("preflight --json").exits(1).json();
+    let ports: Vec<&Value> = checks["checks"].as_array().unwrap().iter().filter(|it| it["name"] == "ports").collect();
+    let said = |at: usize| ports[at]["detail"].as_str().unwrap().to_owned();
+    assert_eq!((&ports[0]["result"], &ports[1]["result"]), (&"fail".into(), &"warn".into()), "{ports:#?}");
+    assert!(said(0).starts_with(&format!("{}, where clients look, is taken by ", port(&api))), "{ports:#?}");
+    assert!(said(1).starts_with(&format!("{} is taken by ", port(&engine))) && said(1).contains("the engine gets "));
 }

@@ -27,8 +27,10 @@ case $1 in
     serve)
         [ -e "$here/sick" ] && { echo "ollama: this build is sick" >&2; exit 1; }
         export OLLAMA_MAX_QUEUE=512
+        pace=0
+        [ -e "$here/slow" ] && pace=200
         exec 'XTASK' host engine --seed qwen2.5-coder:32b-instruct-q8_0 --time-to-first-token-ms 1 \
-            --time-per-output-token-ms 0 --load-ms 0
+            --time-per-output-token-ms $pace --load-ms 0 $(cat "$here/narrow" 2>/dev/null)
         ;;
     list) exec curl -fsS "http://$OLLAMA_HOST/api/tags" ;;
 esac
@@ -126,14 +128,16 @@ impl<S: Deref<Target = Stage>> Native<S> {
     }
 
     /// Puts a release of the engine on the mirror, beside its digests.
-    fn publish(&self, version: &str, asset: &str, program: &str, more: &[&str]) {
+    pub(crate) fn publish(&self, version: &str, asset: &str, program: &str, more: &[&str]) {
         let folder = format!("mirror/ollama/ollama/releases/download/v{version}");
         let engine = ENGINE.replace("XTASK", &self.stage.program().display().to_string());
         self.write(&format!("{folder}/unpacked/{program}"), &engine);
         make_executable(&self.path(&format!("{folder}/unpacked/{program}")));
         let beside = Path::new(program).parent().unwrap().join("libmlx.metallib").display().to_string();
         for name in [&beside].into_iter().map(String::as_str).chain(more.iter().copied()) {
-            self.write(&format!("{folder}/unpacked/{name}"), "a library");
+            // To the stand-in, `narrow` is what its GPU holds.
+            let text = if name == "narrow" { "--memory-bytes 1024" } else { "a library" };
+            self.write(&format!("{folder}/unpacked/{name}"), text);
         }
         let flag = if asset.ends_with("zst") { "--zstd" } else { "-z" };
         let pack =

@@ -88,6 +88,14 @@ fn a_native_edge_lets_in_whom_it_should_and_speaks_tls_to_the_lan_alone() {
         );
         edge(&mac, "allow = [\"127.0.0.0/8\", \"::1\", \"2001:db8:93::/64\"]");
         assert_eq!(both(&mac, "http", ""), ["403", "200"]);
+        // Whoever is shut out is told so by his own doctor.
+        mac.write(
+            "there.toml",
+            &format!("[host]\naddress = \"10.93.0.1\"\n[engine]\nruntime = \"native\"\n[ports]\napi = {}\n", mac.api),
+        );
+        let shut_out = mac.shell(&format!("ip netns exec {} $XTASK --settings there.toml doctor --json", client()));
+        let findings = shut_out.exits(3).json()["findings"].clone();
+        assert_eq!((&findings[0]["id"], findings.as_array().unwrap().len()), (&"unreachable-allowlist".into(), 1));
         // Nothing but the edge is there for others.
         let inner = fs::read_to_string(mac.path("stack.toml")).unwrap();
         let inner = inner.lines().skip_while(|line| *line != "[ports]").filter_map(|line| line.split_once(" = "));

@@ -94,6 +94,20 @@ fn components_outlive_their_supervisor_and_the_next_deploy_adopts_them() {
 }
 
 #[test]
+fn a_supervisor_that_is_killed_under_a_deploy_gets_a_successor() {
+    let stage = Stage::new();
+    stage.fake("node_exporter", "touch begun; while [ ! -e go ]; do sleep 0.05; done");
+    let deploy = stage.start("deploy");
+    until("the deploy to wait for node_exporter", || stage.path("begun").exists().then_some(()));
+    let supervisor = stage.supervisor();
+    supervisor.kill();
+    stage.write("go", "");
+    deploy.finish().exits(0);
+    assert_ne!(stage.supervisor(), supervisor);
+    stage.is_settled();
+}
+
+#[test]
 fn a_second_supervisor_on_the_same_root_is_refused() {
     let stage = Stage::deployed();
     let before = (stage.components(), stage.supervisor());

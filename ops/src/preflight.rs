@@ -3,11 +3,12 @@
 //! Judgement only, over facts that were observed. Invariant: a pass rests on a fact; what the machine did not tell is a
 //! warning that says so.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
 use stack::{
+    component::Component,
     machine::{Disk, Mac, Machine},
     observed::{Engine, Observed},
 };
@@ -57,14 +58,15 @@ pub struct Check {
     pub fix: Option<String>,
 }
 
-/// Judges a host by what was observed of it. `now` is this machine's clock when the host told its own.
-pub fn preflight(observed: &Observed, machine: &Machine, now: DateTime<Utc>) -> Vec<Check> {
+/// Judges a host by what was observed of it. `doors` are the ports that the edge is to have, `now` is this machine's clock when
+/// the host told its own.
+pub fn preflight(observed: &Observed, machine: &Machine, doors: &BTreeSet<u16>, now: DateTime<Utc>) -> Vec<Check> {
     let mut checks = vec![system(machine), processor(machine), memory(machine), gpu(observed, machine)];
     checks.extend(machine.gpu_limit_bytes.map(gpu_limit));
     checks.extend(machine.disks.iter().map(room));
     checks.push(clock(machine.clock, now));
     checks.push(address(machine));
-    checks.extend(ports(observed));
+    checks.extend(ports(observed, doors));
     checks.extend(docker(observed, machine));
     checks.extend(machine.mac.iter().flat_map(mac));
     checks
@@ -255,21 +257,26 @@ fn address(machine: &Machine) -> Check {
     }
 }
 
-fn ports(observed: &Observed) -> Vec<Check> {
-    let taken = observed.ports.iter().filter_map(|(component, fact)| {
-        let holder = fact.holder.as_ref()?;
-        Some(fail(
-            "ports",
-            format!("{} for the {component} is taken by {holder}", fact.wanted),
-            format!("stop {holder}, or set another one under [ports]"),
-        ))
+/// `doors`: those of the edge, where clients look. The others are chosen anew where somebody has them.
+fn ports(observed: &Observed, doors: &BTreeSet<u16>) -> Vec<Check> {
+    let name = "ports";
+    let shut = observed.taken.iter().map(|(port, holder)| {
+        let detail = format!("{port}, where clients look, is taken by {holder}");
+        fail(name, detail, format!("stop {holder}, or set another one under [ports]"))
     });
-    let mut checks: Vec<Check> = taken.collect();
-    if checks.is_empty() {
-        let wanted: Vec<String> = observed.ports.values().map(|fact| fact.wanted.to_string()).collect();
-        checks.push(pass("ports", format!("free or ours: {}", wanted.join(", "))));
+    let inner = observed.ports.iter().filter(|it| observed.system == "Darwin" || *it.0 != Component::Macmon);
+    let moved = inner.clone().filter_map(|(component, fact)| {
+        let holder = fact.holder.as_ref()?;
+        let detail = format!("{} is taken by {holder}: the {component} gets {}", fact.wanted, fact.free);
+        Some(warn(name, detail, format!("nothing; or stop {holder}")))
+    });
+    let checks: Vec<Check> = shut.chain(moved).collect();
+    if !checks.is_empty() {
+        return checks;
     }
-    checks
+    let wanted: Vec<String> =
+        doors.iter().copied().chain(inner.map(|it| it.1.wanted)).map(|it| it.to_string()).collect();
+    vec![pass(name, format!("free or ours: {}", wanted.join(", ")))]
 }
 
 /// What is particular to a Mac that serves without a screen.

@@ -238,7 +238,7 @@ impl Root {
     }
 
     /// What digests of secrets are made with.
-    pub(crate) fn secret_key(&self) -> PathBuf {
+    pub fn secret_key(&self) -> PathBuf {
         self.state().join("secret.key")
     }
 

@@ -27,17 +27,18 @@ use crate::{
 const UPGRADE: &str = "qwen3:235b-a22b-q4_K_M";
 
 pub(crate) fn run(settings: Option<&Path>, args: &cli::Preflight) -> Result<Exit> {
-    let mut session = Session::open(settings, Need::This)?;
+    let mut session = Session::open(settings, Need::Look)?;
     let facts = Some(session.settings.engine.models_path.clone());
     let asked = question(&session.settings, PROGRAM_ID);
     // Whether there is Docker is a fact of every host.
     let images = Some(asked.images.unwrap_or_default());
+    let doors = asked.fixed_ports.clone();
     let observed = session.client.observe(Question { facts, images, ..asked })?;
     let now = Utc::now();
     let Some(machine) = &observed.facts else {
         return Err(Failure::new(Class::Failed, format!("{} does not tell what it is", session.host())).into());
     };
-    let mut checks = preflight(&observed, machine, now);
+    let mut checks = preflight(&observed, machine, &doors, now);
     checks.extend(models(&session, &observed, machine)?);
     report::data(&match args.json {
         true => format!("{}\n", json!({ "checks": checks })),

@@ -122,7 +122,9 @@ impl Session {
 pub(crate) enum Need {
     /// Any that speaks the protocol: for those who look.
     Any,
-    /// This very one, which is sent there if it is missing: for those who change.
+    /// This very one, which is sent there if it is missing: for those who look where nothing is deployed yet.
+    Look,
+    /// The same, and it has to run in whatever the host runs it in: for those who change.
     This,
 }
 
@@ -145,7 +147,7 @@ fn transport(settings: &Settings, folder: &Path, need: Need) -> Result<Box<dyn T
         user: host.user.clone(),
         port: host.port,
         root: host.root.as_deref().unwrap_or(Path::new(ROOT)).display().to_string(),
-        program: (need == Need::This).then(|| PROGRAM_ID.to_owned()),
+        program: (need != Need::Any).then(|| PROGRAM_ID.to_owned()),
     };
     Ok(Box::new(Ssh::connect(&target, &mut program::Builder::default())?))
 }

@@ -6,7 +6,7 @@ use stack::{
     observed::State,
 };
 
-use super::{Evidence, Finding, Repair};
+use super::{Evidence, Finding, Repair, evidence::Strain};
 use crate::model::gigabytes;
 
 /// What a machine that must log, sample and deploy needs free.
@@ -26,7 +26,7 @@ pub(super) fn judge(evidence: &Evidence) -> Vec<Finding> {
     let runtime = evidence.observed.current_release().map(|release| release.content.runtime);
     let mac = evidence.observed.facts.as_ref().and_then(|machine| machine.mac.as_ref());
     findings.extend(mac.and_then(|mac| rival(mac, runtime?)));
-    findings.extend(strain(evidence));
+    findings.extend(strain(&evidence.strain));
     findings.extend(metrics(evidence));
     findings.extend(backups(evidence));
     findings
@@ -122,8 +122,7 @@ fn rival(mac: &Mac, runtime: Runtime) -> Option<Finding> {
     })
 }
 
-fn strain(evidence: &Evidence) -> Vec<Finding> {
-    let strain = &evidence.strain;
+fn strain(strain: &Strain) -> Vec<Finding> {
     let mut findings = Vec::new();
     if let Some(seen) = &strain.throttled {
         findings.push(
@@ -217,6 +216,19 @@ mod tests {
         let found = disks(&machine);
         assert_eq!(found.len(), 1);
         assert_eq!((found[0].id.as_str(), found[0].symptom.as_str()), ("disk-full", "the disk of models is full"));
+    }
+
+    #[test]
+    fn a_machine_that_waits_for_memory_or_is_hot_is_found() {
+        let ids = |strain| self::strain(&strain).into_iter().map(|it| it.id).collect::<Vec<_>>();
+        let linux = |stalled| Strain { stalled_percent: Some(stalled), ..Strain::default() };
+        assert_eq!(ids(linux(12.0)), ["swap"]);
+        assert_eq!(ids(linux(4.0)), [""; 0]);
+        let mac = |free, swap| Strain { free_percent: Some(free), swap_bytes: Some(swap), ..Strain::default() };
+        assert_eq!(ids(mac(4, 5 << 30)), ["swap"]);
+        assert_eq!(ids(mac(50, 5 << 30)), [""; 0], "what was swapped out once is not missed");
+        assert_eq!(ids(mac(4, 0)), [""; 0]);
+        assert_eq!(ids(Strain { throttled: Some("NVIDIA L4: hot".to_owned()), ..linux(0.0) }), ["thermal"]);
     }
 
     #[test]

@@ -43,10 +43,9 @@ pub fn inner_ports(observed: &Observed) -> BTreeMap<u16, String> {
 /// Secrets on this host that others on it can read.
 pub fn exposed_files(root: &Path) -> Vec<Finding> {
     let layout = Root::new(root.to_owned());
-    let keys = layout.keys();
-    let mut secrets = files(&layout.secrets());
-    secrets.extend(keys.exists().then_some(keys));
-    let exposed = secrets.into_iter().filter(|path| is_open(path));
+    let tls = layout.authority();
+    let alone = [layout.keys(), layout.secret_key(), tls.join("authority.key"), tls.join("edge/key.pem")];
+    let exposed = files(&layout.secrets()).into_iter().chain(alone).filter(|path| is_open(path));
     exposed
         .map(|path| {
             let mode = mode(&path).unwrap_or_default() & 0o777;

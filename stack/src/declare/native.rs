@@ -28,9 +28,6 @@ use crate::{
 /// Programs that are looked for beside those of other runtimes.
 pub(super) const PROGRAMS: [&str; 6] = ["brew", "grafana", "macmon", "nginx", "tar", "zstd"];
 
-/// The application firewall's tool; it is on no PATH.
-pub(crate) const FIREWALL: [&str; 2] = ["socketfilterfw", "/usr/libexec/ApplicationFirewall/socketfilterfw"];
-
 /// Where engines keep models if they are not told: the guide's folder, and Ollama's own.
 pub(crate) const STORES: [&str; 2] = ["~/ollama-models", "~/.ollama/models"];
 

@@ -5,11 +5,13 @@
 use std::{collections::BTreeSet, fs, path::Path};
 
 use crate::{
-    declare::native::{FIREWALL, RIVALS, STORES},
+    declare::native::{RIVALS, STORES},
     layout::{Root, expand},
     observed::{Firewall, Init, Native, SystemService},
     process,
 };
+
+use super::machine;
 
 /// Looks. `system` is what `uname` said, and decides which tools are asked: so a Mac can be read in a test.
 pub(super) fn facts(system: &str, root: &Root) -> Native {
@@ -64,7 +66,7 @@ fn holds_models(store: &Path) -> bool {
 
 /// `None`: there is none, it is off, or there is no nginx that it could let in.
 fn firewall(system: &str) -> Option<Firewall> {
-    let tool = FIREWALL.iter().filter(|_| system == "Darwin").find_map(|name| process::find(name))?;
+    let tool = machine::firewall_tool().filter(|_| system == "Darwin")?;
     let ask = |flag| process::look_up(tool.to_str()?, &[flag]);
     let nginx = process::find("nginx")?.canonicalize().ok()?;
     let is_on = ask("--getglobalstate")?.contains("enabled");

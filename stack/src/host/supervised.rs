@@ -76,8 +76,7 @@ impl Starter for Supervised<'_> {
         if desired.halted {
             return Ok(());
         }
-        self.ensure_supervisor()?;
-        await_status(self.root, timeout, follow, |status| {
+        self.await_status(timeout, follow, |status| {
             if status.release.as_ref() != Some(&release.id) {
                 return Ok(None);
             }
@@ -110,9 +109,8 @@ impl Starter for Supervised<'_> {
     }
 
     fn control(&self, asked: &Asked<'_>, follow: &mut Follow<'_>) -> Result<(), Failure> {
-        self.ensure_supervisor()?;
         let desired = read_desired(self.root)?;
-        await_status(self.root, CONTROL_TIMEOUT, follow, |status| {
+        self.await_status(CONTROL_TIMEOUT, follow, |status| {
             let restarts = |component: &Component| desired.restarts.get(component).copied().unwrap_or_default();
             let is_so = |component: &Component| match (asked.action, status.components.get(component)) {
                 (Action::Stop, running) => running.is_none_or(|it| it.identity.is_none()),
@@ -171,10 +169,9 @@ impl Supervised<'_> {
     /// what we write, is ended: that costs nothing, its successor adopts what runs.
     fn supervise(&self, release: &Release, follow: &mut Follow<'_>) -> Result<(), Failure> {
         change(self.root, |desired| desired.halted = false)?;
-        self.ensure_supervisor()?;
         let (id, program) = (&release.id, &release.content.program);
         let mut follows = |timeout| {
-            await_status(self.root, timeout, follow, |status| {
+            self.await_status(timeout, follow, |status| {
                 let is_so = status.release.as_ref() == Some(id) && status.supervisor.program == *program;
                 Ok(is_so.then_some(()))
             })
@@ -183,7 +180,6 @@ impl Supervised<'_> {
             (Err(failure), Some(old)) if failure.class == Class::Failed && old.program != *program => {
                 old.identity.kill();
                 wait_for_lock(self.root)?;
-                self.ensure_supervisor()?;
                 follows(STEP_TIMEOUT)
             }
             (followed, _) => followed,
@@ -214,9 +210,8 @@ impl Supervised<'_> {
         follow: &mut Follow<'_>,
         is_so: impl Fn(&Running) -> bool,
     ) -> Result<(), Failure> {
-        self.ensure_supervisor()?;
         let desired = read_desired(self.root)?;
-        await_status(self.root, STEP_TIMEOUT, follow, |status| {
+        self.await_status(STEP_TIMEOUT, follow, |status| {
             if status.release.as_ref() != Some(&release.id) {
                 return Ok(None);
             }
@@ -229,10 +224,37 @@ impl Supervised<'_> {
     }
 
     fn await_gone(&self, component: Component, release: &Release, follow: &mut Follow<'_>) -> Result<(), Failure> {
-        self.ensure_supervisor()?;
-        await_status(self.root, STEP_TIMEOUT, follow, |status| {
+        self.await_status(STEP_TIMEOUT, follow, |status| {
             let gone = status.components.get(&component).is_none_or(|running| running.identity.is_none());
             Ok((gone && status.release.as_ref() == Some(&release.id)).then_some(()))
+        })
+    }
+
+    /// Looks at the supervisor's status until `look` has an answer or the time is over; a supervisor that has ended
+    /// meanwhile gets a successor. Whoever follows hears what it waits for, and can object.
+    fn await_status<T>(
+        &self,
+        timeout: Duration,
+        follow: &mut Follow<'_>,
+        mut look: impl FnMut(&Status) -> Result<Option<T>, Failure>,
+    ) -> Result<T, Failure> {
+        let begun = Instant::now();
+        let (mut waits, mut told_at) = (String::new(), begun);
+        let found = wait_for(timeout, || {
+            self.ensure_supervisor()?;
+            let Some(status) = observe::status(self.root)? else { return Ok(None) };
+            let found = look(&status)?;
+            let now = describe(&status);
+            if found.is_none() && (now != waits && begun.elapsed() > TELL_AFTER || told_at.elapsed() > TELL_AFTER) {
+                follow(Event::Waiting { detail: now.clone() })?;
+                (waits, told_at) = (now, Instant::now());
+            }
+            Ok(found)
+        })?;
+        found.ok_or_else(|| {
+            Failure::new(Class::Failed, format!("not healthy after {} s", timeout.as_secs()))
+                .because(&io::Error::other(waits))
+                .hint("`cargo xtask logs` shows what the components say")
         })
     }
 
@@ -296,33 +318,6 @@ fn sick_supervisor(log: &Path, how: &str) -> Failure {
     Failure::new(Class::Failed, "the supervisor cannot start")
         .because(&io::Error::other(format!("{how}: {said}")))
         .hint(format!("its log is {}", log.display()))
-}
-
-/// Looks at the supervisor's status until `look` has an answer or the time is over. Whoever follows hears what it waits
-/// for, and can object.
-fn await_status<T>(
-    root: &Root,
-    timeout: Duration,
-    follow: &mut Follow<'_>,
-    mut look: impl FnMut(&Status) -> Result<Option<T>, Failure>,
-) -> Result<T, Failure> {
-    let begun = Instant::now();
-    let (mut waits, mut told_at) = (String::new(), begun);
-    let found = wait_for(timeout, || {
-        let Some(status) = observe::status(root)? else { return Ok(None) };
-        let found = look(&status)?;
-        let now = describe(&status);
-        if found.is_none() && (now != waits && begun.elapsed() > TELL_AFTER || told_at.elapsed() > TELL_AFTER) {
-            follow(Event::Waiting { detail: now.clone() })?;
-            (waits, told_at) = (now, Instant::now());
-        }
-        Ok(found)
-    })?;
-    found.ok_or_else(|| {
-        Failure::new(Class::Failed, format!("not healthy after {} s", timeout.as_secs()))
-            .because(&io::Error::other(waits))
-            .hint("`cargo xtask logs` shows what the components say")
-    })
 }
 
 fn describe(status: &Status) -> String {

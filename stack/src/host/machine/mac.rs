@@ -16,9 +16,6 @@ use crate::{
     process,
 };
 
-/// Not on PATH, and at this place since it exists.
-const FIREWALL: &str = "/usr/libexec/ApplicationFirewall/socketfilterfw";
-
 /// The app from Ollama's own download.
 const OLLAMA_APP: &str = "/Applications/Ollama.app";
 
@@ -38,7 +35,9 @@ pub(super) fn system() -> Machine {
             sleep_min: pmset(&power, "sleep").and_then(|minutes| minutes.parse().ok()),
             restarts_after_power_failure: pmset(&power, "autorestart").map(|value| value == "1"),
             filevault: ask("fdesetup", &["status"]).and_then(|text| is_on(&text, "FileVault is ")),
-            firewall: ask(FIREWALL, &["--getglobalstate"]).and_then(|text| is_on(&text, "Firewall is ")),
+            firewall: firewall_tool()
+                .and_then(|tool| ask(tool.to_str()?, &["--getglobalstate"]))
+                .and_then(|text| is_on(&text, "Firewall is ")),
             ollama_app: PathBuf::from(OLLAMA_APP).exists(),
             ollama_service: brew.as_ref().and_then(|_| ask("brew", &["services", "list"])).map(|list| serves(&list)),
             memory_free_percent: memory_free_percent(),
@@ -54,6 +53,11 @@ pub(super) fn system() -> Machine {
 /// In seconds.
 pub(super) fn uptime() -> Option<u64> {
     ask("sysctl", &["-n", "kern.boottime"]).and_then(|text| uptime_s(&text))
+}
+
+/// The application firewall's tool, which is on no PATH.
+pub(crate) fn firewall_tool() -> Option<PathBuf> {
+    ["socketfilterfw", "/usr/libexec/ApplicationFirewall/socketfilterfw"].into_iter().find_map(process::find)
 }
 
 /// What brings Docker to a Mac: all of it starts when somebody logs in at the screen.

@@ -6,7 +6,7 @@
 mod linux;
 mod mac;
 
-pub(crate) use mac::memory_free_percent;
+pub(crate) use mac::{firewall_tool, memory_free_percent};
 
 use std::{
     env, io,
@@ -81,4 +81,18 @@ fn ask(program: &str, args: &[&str]) -> Option<String> {
 /// Asks for a number.
 fn number<T: std::str::FromStr>(program: &str, args: &[&str]) -> Option<T> {
     ask(program, args)?.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The system is asked, and no table of mounts is read: names may be as odd as they like.
+    #[test]
+    fn the_room_at_a_place_with_spaces_and_tabs_is_told() {
+        let folder = tempfile::Builder::new().prefix("My Models\t2 ").tempdir().unwrap();
+        let path = folder.path().join("not yet/there");
+        let found = disk("models", path.clone()).unwrap();
+        assert_eq!((found.path, found.available_bytes > 0), (path, true));
+    }
 }

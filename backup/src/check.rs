@@ -48,7 +48,7 @@ pub(crate) fn units(repository: &Repository, index: &Index) -> Result<Vec<Unit>,
     let mut units = Vec::new();
     let mut packs = BTreeSet::new();
     for (digest, location) in index.iter() {
-        let path = location.path(digest);
+        let path = index.path(digest, location);
         match location {
             Location::Packed { .. } => {
                 packs.insert(path);

@@ -7,7 +7,7 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 
 use zstd::stream::{read::Decoder, write::Encoder};
 
-use crate::known::PathKey;
+use crate::known::Key;
 use crate::save::Outcome;
 use crate::tree::{Entry, Kind};
 
@@ -19,7 +19,7 @@ pub(crate) struct Draft {
     /// By line.
     open: BTreeMap<usize, Open>,
     /// Paths that are in the tree.
-    had: HashSet<PathKey>,
+    had: HashSet<Key>,
     files: u64,
     bytes: u64,
 }
@@ -62,7 +62,7 @@ impl Draft {
     }
 
     fn count(&mut self, entry: &Entry) {
-        self.had.insert(PathKey::of(&entry.path));
+        self.had.insert(Key::of(entry.path.as_bytes()));
         if entry.kind == Kind::File {
             self.files += 1;
             self.bytes += entry.size;
@@ -93,7 +93,7 @@ impl Draft {
         let (plain, rest): (BTreeMap<_, _>, BTreeMap<_, _>) = open.into_iter().partition(|(_, it)| is_plain(it));
         for (at, Open { entry, requires }) in plain.into_iter().chain(rest) {
             let links = entry.target.as_ref().filter(|_| entry.kind == Kind::Hardlink);
-            let lacks = |path: &&String| !self.had.contains(&PathKey::of(path));
+            let lacks = |path: &&String| !self.had.contains(&Key::of(path.as_bytes()));
             if let Some(lacking) = requires.iter().find(lacks) {
                 problems.push((entry.path, format!("is left out: it requires `{lacking}`")));
             } else if links.iter().any(lacks) || (links.is_none() && entry.kind == Kind::Hardlink) {

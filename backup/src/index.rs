@@ -3,7 +3,6 @@
 //! Invariant: what is marked as damaged is not in it.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::Arc;
 
 use crate::digest::Digest;
 use crate::disk::{Disk, read_all};
@@ -15,24 +14,19 @@ use crate::pack::{self, Place};
 pub(crate) enum Location {
     Raw { size: u64 },
     Zstd { size: u64 },
-    Packed { pack: Arc<str>, place: Place },
+    Packed { pack: Pack, place: Place },
 }
 
-impl Location {
-    /// The file that holds the object.
-    pub(crate) fn path(&self, digest: &Digest) -> String {
-        match self {
-            Self::Raw { .. } => format!("objects/{digest}"),
-            Self::Zstd { .. } => format!("objects/{digest}.zst"),
-            Self::Packed { pack, .. } => format!("packs/{pack}"),
-        }
-    }
-}
+/// A pack, by its number in an index: there are many more objects than packs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Pack(u32);
 
 /// The objects of a repository.
 #[derive(Debug, Default)]
 pub struct Index {
     objects: HashMap<Digest, Location>,
+    /// Names of packs, by their numbers.
+    packs: Vec<String>,
     /// Packs that cannot be read, and why.
     pub(crate) broken: Vec<(String, String)>,
 }
@@ -68,11 +62,29 @@ impl Index {
     }
 
     fn insert_pack(&mut self, name: &str, entries: Vec<(Digest, Place)>, marked: &HashSet<(String, Digest)>) {
-        let pack: Arc<str> = name.into();
+        let pack = self.add_pack(name);
         for (digest, place) in entries {
             if marked.is_empty() || !marked.contains(&(name.to_owned(), digest)) {
-                self.objects.insert(digest, Location::Packed { pack: pack.clone(), place });
+                self.objects.insert(digest, Location::Packed { pack, place });
             }
+        }
+    }
+
+    pub(crate) fn add_pack(&mut self, name: &str) -> Pack {
+        self.packs.push(name.to_owned());
+        Pack(self.packs.len() as u32 - 1)
+    }
+
+    pub(crate) fn pack_name(&self, Pack(number): Pack) -> &str {
+        &self.packs[number as usize]
+    }
+
+    /// The file that holds an object.
+    pub(crate) fn path(&self, digest: &Digest, location: &Location) -> String {
+        match location {
+            Location::Raw { .. } => format!("objects/{digest}"),
+            Location::Zstd { .. } => format!("objects/{digest}.zst"),
+            Location::Packed { pack, .. } => format!("packs/{}", self.pack_name(*pack)),
         }
     }
 

@@ -17,6 +17,7 @@ pub mod glob;
 mod index;
 mod keep;
 mod known;
+mod listing;
 mod pack;
 mod partial;
 mod place;

@@ -14,17 +14,23 @@ pub(crate) const PACKED_BELOW: u64 = 1 << 20;
 /// A pack of this length is closed.
 pub(crate) const FULL: usize = 8 << 20;
 
+/// A line of an index, about: where objects are tiny their index is longer than they are.
+const LINE: usize = 100;
+
 const MAGIC: &[u8; 8] = b"LLMPACK1";
 const FOOTER: usize = 8 + 32 + 8;
 /// An index is a line of some 100 bytes an object, and an empty object is stored in one byte at least.
 const INDEX_LIMIT: u64 = 1 << 30;
 
-/// Where an object stands in a pack.
+/// What small files gain is what they are packed for.
+const LEVEL: i32 = 3;
+
+/// Where an object stands in a pack; a pack is far from 4 GiB long.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Place {
-    pub(crate) offset: u64,
-    pub(crate) stored: u64,
-    pub(crate) plain: u64,
+    pub(crate) offset: u32,
+    pub(crate) stored: u32,
+    pub(crate) plain: u32,
     pub(crate) is_zstd: bool,
 }
 
@@ -33,6 +39,8 @@ pub(crate) struct Place {
 pub(crate) struct Builder {
     bytes: Vec<u8>,
     index: Vec<(Digest, Place)>,
+    /// To make one takes longer than to compress a small file.
+    compressor: Option<zstd::bulk::Compressor<'static>>,
 }
 
 impl Builder {
@@ -41,19 +49,23 @@ impl Builder {
     }
 
     pub(crate) fn is_full(&self) -> bool {
-        self.bytes.len() >= FULL
+        self.bytes.len() + self.index.len() * LINE >= FULL
     }
 
     pub(crate) fn put(&mut self, digest: Digest, plain: &[u8]) {
         if self.bytes.is_empty() {
             self.bytes.extend(MAGIC);
         }
-        let packed = zstd::bulk::compress(plain, 3).ok().filter(|packed| packed.len() < plain.len());
+        if self.compressor.is_none() {
+            self.compressor = zstd::bulk::Compressor::new(LEVEL).ok();
+        }
+        let packed = self.compressor.as_mut().and_then(|it| it.compress(plain).ok());
+        let packed = packed.filter(|packed| packed.len() < plain.len());
         let stored = packed.as_deref().unwrap_or(plain);
         let place = Place {
-            offset: self.bytes.len() as u64,
-            stored: stored.len() as u64,
-            plain: plain.len() as u64,
+            offset: self.bytes.len() as u32,
+            stored: stored.len() as u32,
+            plain: plain.len() as u32,
             is_zstd: packed.is_some(),
         };
         self.bytes.extend(stored);
@@ -62,13 +74,14 @@ impl Builder {
 
     /// The file's bytes, and what is where in it.
     pub(crate) fn finish(self) -> (Vec<u8>, Vec<(Digest, Place)>) {
-        let mut index = String::new();
+        let mut index = String::with_capacity(self.index.len() * LINE);
         for (digest, Place { offset, stored, plain, is_zstd }) in &self.index {
             let coding = if *is_zstd { "zstd" } else { "raw" };
             // Writing to a string does not fail.
             let _ = writeln!(index, "{digest} {offset} {stored} {plain} {coding}");
         }
         let mut bytes = self.bytes;
+        bytes.reserve_exact(index.len() + FOOTER);
         bytes.extend(index.as_bytes());
         bytes.extend((index.len() as u64).to_le_bytes());
         bytes.extend(Digest::of(index.as_bytes()).as_bytes());
@@ -99,20 +112,22 @@ pub(crate) fn read_index(path: &str, file: &mut dyn Input) -> Result<Vec<(Digest
 fn parse(line: &str, end: u64) -> Option<(Digest, Place)> {
     let mut words = line.split(' ');
     let digest = words.next()?.parse().ok()?;
-    let mut number = || words.next()?.parse::<u64>().ok();
+    let mut number = || words.next()?.parse::<u32>().ok();
     let (offset, stored, plain) = (number()?, number()?, number()?);
     let is_zstd = match words.next()? {
         "zstd" => true,
         "raw" => false,
         _ => return None,
     };
-    let fits = offset.checked_add(stored)? <= end && plain <= PACKED_BELOW && (is_zstd || plain == stored);
+    let fits = u64::from(offset) + u64::from(stored) <= end
+        && u64::from(plain) <= PACKED_BELOW
+        && (is_zstd || plain == stored);
     fits.then_some((digest, Place { offset, stored, plain, is_zstd }))
 }
 
 /// Reads an object from a pack and checks it.
 pub(crate) fn read(path: &str, file: &mut dyn Input, digest: Digest, place: Place) -> Result<Vec<u8>, StoreError> {
-    let stored = read_exactly(file, place.offset, place.stored as usize).doing("read", path)?;
+    let stored = read_exactly(file, place.offset.into(), place.stored as usize).doing("read", path)?;
     let wrong = || StoreError::damaged(path, format!("object {digest} does not have its hash"));
     let plain = if place.is_zstd {
         zstd::bulk::decompress(&stored, place.plain as usize).map_err(|_| wrong())?
@@ -167,7 +182,8 @@ mod tests {
             let len = bytes.len() as u64;
             let mut file = open(bytes);
             for (digest, place) in read_index("pack", &mut *file).unwrap_or_default() {
-                assert!(place.offset + place.stored <= len && place.plain <= PACKED_BELOW, "case {case}: {place:?}");
+                assert!(u64::from(place.offset + place.stored) <= len, "case {case}: {place:?}");
+                assert!(u64::from(place.plain) <= PACKED_BELOW, "case {case}: {place:?}");
                 let is_right = entries.contains(&(digest, place));
                 // What does not have its hash is an error, never something else.
                 assert!(read("pack", &mut *file, digest, place).is_ok() || !is_right || case % 4 == 0, "case {case}");

@@ -14,17 +14,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{AtFlags, CWD, Gid, Mode, Timespec, Timestamps, Uid};
 
-use crate::disk::{FileWriter, Output};
+use crate::disk::{self, FileWriter, Output};
+use crate::known::Key;
+use crate::listing::Listing;
 use crate::tree::{Entry, Kind, unescape};
 
 /// Zeros of this length are made a hole.
 const HOLE: usize = 64 << 10;
 
 /// Refuses a tree that would write where it must not; says which entry and why.
-pub(crate) fn check(entries: &[Entry], folds_case: bool) -> Result<(), (String, &'static str)> {
-    let mut kinds: HashMap<Vec<u8>, Kind> = HashMap::new();
+pub(crate) fn check(listing: &Listing, folds_case: bool) -> Result<(), (String, &'static str)> {
+    let mut kinds: HashMap<Key, Kind> = HashMap::new();
     let mut folded = HashSet::new();
-    for entry in entries {
+    for entry in listing.entries() {
         let refuse = |reason| Err((entry.path.clone(), reason));
         let Some(bytes) = unescape(&entry.path) else { return refuse("is not a path") };
         if bytes.contains(&0) || bytes.is_empty() {
@@ -41,23 +43,23 @@ pub(crate) fn check(entries: &[Entry], folds_case: bool) -> Result<(), (String, 
         if plain.as_os_str() != path.as_os_str() {
             return refuse("is not written as a path is");
         }
-        if kinds.insert(bytes.clone(), entry.kind).is_some() {
+        if kinds.insert(Key::of(&bytes), entry.kind).is_some() {
             return refuse("is there twice");
         }
-        if folds_case && !folded.insert(String::from_utf8_lossy(&bytes).to_lowercase()) {
+        if folds_case && !folded.insert(Key::of(String::from_utf8_lossy(&bytes).to_lowercase().as_bytes())) {
             return refuse("differs from another path by case only, and the target folds case");
         }
     }
-    for entry in entries {
+    for entry in listing.entries() {
         let bytes = unescape(&entry.path).unwrap_or_default();
         let mut parents = bytes.iter().enumerate().filter(|(_, byte)| **byte == b'/').map(|(at, _)| &bytes[..at]);
-        if parents.any(|parent| kinds.get(parent).is_some_and(|kind| *kind != Kind::Folder)) {
-            return Err((entry.path.clone(), "stands below something that is not a folder"));
+        if parents.any(|parent| kinds.get(&Key::of(parent)).is_some_and(|kind| *kind != Kind::Folder)) {
+            return Err((entry.path, "stands below something that is not a folder"));
         }
         if entry.kind == Kind::Hardlink {
             let target = entry.target.as_deref().and_then(unescape).unwrap_or_default();
-            if kinds.get(&target) != Some(&Kind::File) {
-                return Err((entry.path.clone(), "is another name of a file that is not in the tree"));
+            if kinds.get(&Key::of(&target)) != Some(&Kind::File) {
+                return Err((entry.path, "is another name of a file that is not in the tree"));
             }
         }
     }
@@ -105,8 +107,13 @@ pub(crate) fn free_name(folder: &Path) -> PathBuf {
 /// A file on its way to its name. It goes again if it does not get there.
 pub(crate) struct New {
     writer: FileWriter,
-    path: Option<PathBuf>,
+    waiting: Waiting,
     hole: u64,
+}
+
+/// A file that is written and waits for its name, with nothing held open: there may be many.
+pub(crate) struct Waiting {
+    path: Option<PathBuf>,
 }
 
 impl New {
@@ -114,7 +121,7 @@ impl New {
         let path = free_name(folder);
         // What a killed restore left under a process id that has come round again.
         let _ = fs::remove_file(&path);
-        Ok(Self { writer: FileWriter::create(&path, 0o600)?, path: Some(path), hole: 0 })
+        Ok(Self { writer: FileWriter::create(&path, 0o600)?, waiting: Waiting { path: Some(path) }, hole: 0 })
     }
 
     pub(crate) fn append(&mut self, bytes: &[u8], sparse: bool) -> io::Result<()> {
@@ -144,20 +151,53 @@ impl New {
         self.writer.file()
     }
 
-    pub(crate) fn flush(&mut self) -> io::Result<()> {
-        self.writer.flush()
+    /// Closes it, durable: a large one, that nothing is to wait for.
+    pub(crate) fn finish(mut self) -> io::Result<Waiting> {
+        self.writer.flush()?;
+        Ok(self.waiting)
+    }
+
+    /// Closes it, not durable before [`flush`].
+    pub(crate) fn close(mut self) -> io::Result<Waiting> {
+        if cfg!(target_vendor = "apple") {
+            // The drive takes it now, and writes all that it took at once later.
+            self.writer.flush()?;
+        }
+        Ok(self.waiting)
+    }
+}
+
+impl Waiting {
+    fn path(&self) -> &Path {
+        self.path.as_deref().unwrap_or(Path::new(""))
+    }
+
+    pub(crate) fn metadata(&self) -> io::Result<Metadata> {
+        fs::symlink_metadata(self.path())
     }
 
     pub(crate) fn rename(mut self, to: &Path) -> io::Result<()> {
-        if let Some(path) = &self.path {
-            fs::rename(path, to)?;
-            self.path = None;
-        }
+        fs::rename(self.path(), to)?;
+        self.path = None;
         Ok(())
     }
 }
 
-impl Drop for New {
+/// Makes files durable, on whatever file systems they are. One order for all that a file system has still to write is
+/// cheaper than one for each of many files.
+pub(crate) fn flush<'w>(files: impl Iterator<Item = &'w Waiting>) -> io::Result<()> {
+    let mut flushed = HashSet::new();
+    for path in files.map(Waiting::path) {
+        // By its folder: the file may be one that we must not open.
+        let folder = File::open(path.parent().unwrap_or(path))?;
+        if flushed.insert(folder.metadata()?.dev()) {
+            disk::flush_all(&folder)?;
+        }
+    }
+    Ok(())
+}
+
+impl Drop for Waiting {
     fn drop(&mut self) {
         if let Some(path) = &self.path {
             let _ = fs::remove_file(path);

@@ -144,7 +144,7 @@ impl Repository {
         // A pack is needed for the objects that are taken from it, and for none that stand elsewhere.
         let mut used: HashSet<String> = HashSet::new();
         for (digest, location) in index.iter().filter(|(digest, _)| needed.contains(digest)) {
-            used.insert(location.path(digest));
+            used.insert(index.path(digest, location));
             if !matches!(location, Location::Packed { .. }) {
                 used.insert(format!("objects/{digest}.states"));
             }

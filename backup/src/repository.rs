@@ -12,6 +12,7 @@ use crate::digest::{Digest, Hasher};
 use crate::disk::{Buffer, Disk, Guard, Input, Lock, RealDisk, read_all};
 use crate::failure::{Doing, StoreError};
 use crate::index::{Index, Location};
+use crate::listing::{Lister, Listing};
 use crate::pack;
 use crate::pump::{Broken, pump};
 use crate::snapshot::Snapshot;
@@ -172,6 +173,19 @@ impl Repository {
         read.and_then(|()| lines.end(&mut each)).map_err(|what| StoreError::damaged(&format!("tree {tree}"), what))
     }
 
+    /// What one source held, in little room.
+    pub(crate) fn listing(&self, index: &Index, tree: Digest) -> Result<Listing, StoreError> {
+        let failed = |error| StoreError::damaged(&format!("tree {tree}"), error);
+        let mut lister = Lister::new().map_err(failed)?;
+        let mut pushed = Ok(());
+        self.entries(index, tree, |entry| {
+            if pushed.is_ok() {
+                pushed = lister.push(&entry);
+            }
+        })?;
+        pushed.and_then(|()| lister.finish()).map_err(failed)
+    }
+
     /// What one source held.
     pub fn tree(&self, index: &Index, tree: Digest) -> Result<Vec<Entry>, StoreError> {
         let mut entries = Vec::new();
@@ -192,7 +206,7 @@ impl Repository {
         mut each: impl FnMut(&[u8]) -> io::Result<()> + Send,
     ) -> Result<(), ReadError> {
         let location = index.get(&digest).ok_or_else(|| StoreError::Missing(digest.to_string()))?;
-        let path = location.path(&digest);
+        let path = index.path(&digest, location);
         let mut file = self.open_object(&digest, &path)?;
         if let Location::Packed { place, .. } = location {
             let plain = pack::read(&path, &mut *file, digest, *place)?;

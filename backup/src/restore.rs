@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fs::{self, File};
 use std::io;
+use std::mem;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{MetadataExt, symlink};
 use std::path::{Path, PathBuf};
@@ -14,11 +15,14 @@ use std::thread;
 
 use serde::{Deserialize, Serialize};
 
-use crate::digest::Hasher;
+use crate::digest::{Digest, Hasher};
 use crate::disk::{Buffer, FileReader, Input, Lock};
 use crate::failure::StoreError;
 use crate::glob;
 use crate::index::Index;
+use crate::known::Key;
+use crate::listing::Listing;
+use crate::pack::PACKED_BELOW;
 use crate::place;
 use crate::repository::{ReadError, Repository};
 use crate::snapshot::Problem;
@@ -110,9 +114,9 @@ impl Repository {
     pub fn plan_restore(&self, id: &str, options: &RestoreOptions) -> Result<RestorePlan, RestoreError> {
         let index = self.index()?;
         let mut plan = RestorePlan::default();
-        for (name, target, entries) in self.trees(&index, id, options)? {
-            check(name, &entries, false)?;
-            for entry in entries.iter().filter(|it| it.kind == Kind::File) {
+        for (name, target, listing) in self.trees(&index, id, options)? {
+            check(name, &listing, false)?;
+            for entry in listing.entries().filter(|it| it.kind == Kind::File) {
                 let meta = entry.path().and_then(|path| fs::symlink_metadata(target.join(path)).ok());
                 let is_there = |it: &fs::Metadata| {
                     it.is_file() && it.len() == entry.size && (it.mtime(), it.mtime_nsec() as u32) == entry.mtime
@@ -132,9 +136,9 @@ impl Repository {
     pub fn plan_whole(&self, id: &str, name: &str, glob: Option<&str>) -> Result<RestorePlan, RestoreError> {
         let snapshot = self.snapshot(id)?;
         let saved = snapshot.sources.get(name).ok_or_else(|| RestoreError::NoSource(name.to_owned()))?;
-        let entries = choose(self.tree(&self.index()?, saved.tree)?, glob);
-        check(name, &entries, false)?;
-        let sizes = entries.iter().filter(|it| it.kind == Kind::File).map(|it| it.size);
+        let listing = self.chosen(&self.index()?, saved.tree, glob)?;
+        check(name, &listing, false)?;
+        let sizes = listing.entries().filter(|it| it.kind == Kind::File).map(|it| it.size);
         Ok(sizes.fold(RestorePlan::default(), |plan, size| RestorePlan {
             files: plan.files + 1,
             bytes: plan.bytes + size,
@@ -158,25 +162,34 @@ impl Repository {
         let snapshot = self.snapshot(id)?;
         let tree = |(name, target): (&'o String, &'o PathBuf)| {
             let saved = snapshot.sources.get(name).ok_or_else(|| RestoreError::NoSource(name.clone()))?;
-            Ok((name, target, choose(self.tree(index, saved.tree)?, options.glob.as_deref())))
+            Ok((name, target, self.chosen(index, saved.tree, options.glob.as_deref())?))
         };
         options.targets.iter().map(tree).collect()
+    }
+
+    /// What is wanted of a tree.
+    fn chosen(&self, index: &Index, tree: Digest, glob: Option<&str>) -> Result<Listing, StoreError> {
+        let listing = self.listing(index, tree)?;
+        match glob {
+            None => Ok(listing),
+            Some(glob) => choose(&listing, glob).map_err(|error| StoreError::damaged(&format!("tree {tree}"), error)),
+        }
     }
 
     fn bring(&self, id: &str, options: &RestoreOptions, after: After) -> Result<Restored, RestoreError> {
         let _lock = self.lock(Lock::Shared)?;
         let index = self.index()?;
         let mut trees = Vec::new();
-        for (name, target, entries) in self.trees(&index, id, options)? {
+        for (name, target, listing) in self.trees(&index, id, options)? {
             let at = |source| RestoreError::Target { path: target.clone(), source };
             fs::create_dir_all(target).map_err(at)?;
-            check(name, &entries, place::folds_case(target).map_err(at)?)?;
-            trees.push((name, target.canonicalize().map_err(at)?, entries));
+            check(name, &listing, place::folds_case(target).map_err(at)?)?;
+            trees.push((name, target.canonicalize().map_err(at)?, listing));
         }
         let mut restored = Restored::default();
-        for (name, target, entries) in trees {
+        for (name, target, listing) in trees {
             let run = Run { repository: self, index: &index, target, name, after, done: Mutex::default() };
-            run.all(&entries, options.workers.max(1));
+            run.all(&listing, options.workers.max(1));
             if self.watch.is_stopped() {
                 return Err(StoreError::Stopped.into());
             }
@@ -191,7 +204,7 @@ impl Repository {
 }
 
 /// A source, where it goes to, and what of it.
-type Tree<'o> = (&'o String, &'o PathBuf, Vec<Entry>);
+type Tree<'o> = (&'o String, &'o PathBuf, Listing);
 
 /// What happens to a file once it stands in its place.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -200,25 +213,32 @@ enum After {
     Prove,
 }
 
-fn check(name: &str, entries: &[Entry], folds_case: bool) -> Result<(), RestoreError> {
+fn check(name: &str, listing: &Listing, folds_case: bool) -> Result<(), RestoreError> {
     let refused = |(path, reason)| RestoreError::Refused { name: name.to_owned(), path, reason };
-    place::check(entries, folds_case).map_err(refused)
+    place::check(listing, folds_case).map_err(refused)
 }
 
-fn choose(entries: Vec<Entry>, glob: Option<&str>) -> Vec<Entry> {
-    let Some(glob) = glob else { return entries };
-    let matched: Vec<&Entry> = entries.iter().filter(|it| glob::matches(glob, &it.path)).collect();
-    let mut wanted: BTreeSet<&str> = BTreeSet::new();
-    for entry in matched {
+fn choose(listing: &Listing, glob: &str) -> io::Result<Listing> {
+    let mut wanted: HashSet<Key> = HashSet::new();
+    for entry in listing.entries().filter(|it| glob::matches(glob, &it.path)) {
         // A name without its file would be nothing: the file that it is another name of comes along.
-        let file = entry.target.as_deref().filter(|_| entry.kind == Kind::Hardlink);
-        for path in [Some(entry.path.as_str()), file].into_iter().flatten() {
-            wanted.insert(path);
-            wanted.extend(path.match_indices('/').map(|(at, _)| &path[..at]));
+        let file = entry.target.filter(|_| entry.kind == Kind::Hardlink);
+        for path in [Some(entry.path), file].into_iter().flatten() {
+            let above = path.match_indices('/').map(|(at, _)| Key::of(&path.as_bytes()[..at]));
+            wanted.extend(above.chain([Key::of(path.as_bytes())]));
         }
     }
-    let chosen: Vec<bool> = entries.iter().map(|it| wanted.contains(it.path.as_str())).collect();
-    entries.into_iter().zip(chosen).filter_map(|(entry, chosen)| chosen.then_some(entry)).collect()
+    listing.filtered(|it| wanted.contains(&Key::of(it.path.as_bytes())))
+}
+
+/// Small files that get their names together. What a restore that is killed leaves is no more than this.
+const BATCH: usize = 1024;
+
+/// A file that is written and waits for its name.
+struct Written {
+    entry: Entry,
+    at: PathBuf,
+    file: place::Waiting,
 }
 
 #[derive(Default)]
@@ -227,6 +247,26 @@ struct Done {
     /// Files that stand where this run wants them: one that is met again under another name is folded with it.
     placed: HashSet<(u64, u64)>,
     folders: BTreeSet<PathBuf>,
+}
+
+impl Done {
+    fn place(&mut self, meta: &fs::Metadata) {
+        if meta.nlink() == 1 {
+            self.placed.insert((meta.dev(), meta.ino()));
+        }
+    }
+}
+
+/// A name that already leads to a file that this run placed under another one is the same name to this file system: by
+/// case, by normalisation, or by whatever it folds.
+fn refuse_folded(done: &Done, at: &Path) -> Result<(), String> {
+    match fs::symlink_metadata(at) {
+        Ok(meta) if done.placed.contains(&(meta.dev(), meta.ino())) => {
+            Err("is the same name as another path's, to this file system".to_owned())
+        }
+        Ok(meta) if meta.is_dir() => Err("is a folder in the target".to_owned()),
+        _ => Ok(()),
+    }
 }
 
 struct Run<'r> {
@@ -239,13 +279,15 @@ struct Run<'r> {
 }
 
 impl Run<'_> {
-    fn all(&self, entries: &[Entry], workers: usize) {
-        let of = |kind: Kind| entries.iter().filter(move |it| it.kind == kind);
+    fn all(&self, listing: &Listing, workers: usize) {
+        let is_early = |it: &Entry| it.kind == Kind::File && !it.late;
+        // Of these there are few.
+        let others: Vec<Entry> = listing.entries().filter(|it| !is_early(it)).collect();
+        let of = |kind: Kind| others.iter().filter(move |it| it.kind == kind);
         for entry in of(Kind::Folder) {
             self.tell(entry, self.at(entry).and_then(|at| place::folders(&self.target, &at).map_err(said)));
         }
-        let files: Vec<&Entry> = of(Kind::File).filter(|it| !it.late).collect();
-        self.files(&files, workers);
+        self.files(listing.entries().filter(is_early), workers);
         for entry in of(Kind::Hardlink) {
             self.tell(entry, self.hardlink(entry));
         }
@@ -253,29 +295,42 @@ impl Run<'_> {
             self.tell(entry, self.symlink(entry));
         }
         self.flush();
-        let late: Vec<&Entry> = of(Kind::File).filter(|it| it.late).collect();
-        self.files(&late, workers);
+        self.files(of(Kind::File).cloned(), workers);
         // What is deeper comes later in a tree; and writing into a folder changes its times.
-        let folders: Vec<&Entry> = of(Kind::Folder).collect();
-        for entry in folders.into_iter().rev() {
+        for entry in of(Kind::Folder).rev() {
             let set = |at: PathBuf| File::open(&at).and_then(|it| place::set_meta(&it, entry)).map_err(said);
             self.tell(entry, self.at(entry).and_then(set));
         }
         self.flush();
     }
 
-    fn files(&self, entries: &[&Entry], workers: usize) {
-        let next = Mutex::new(entries.iter());
+    fn files(&self, entries: impl Iterator<Item = Entry> + Send, workers: usize) {
+        let (entries, waiting) = (Mutex::new(entries), Mutex::new(Vec::new()));
+        let next = || entries.lock().unwrap_or_else(PoisonError::into_inner).next();
+        let work = || {
+            while let Some(entry) = next() {
+                match self.write(&entry) {
+                    Ok(None) => {}
+                    Ok(Some((at, file))) if entry.size >= PACKED_BELOW => {
+                        self.tell(&entry, self.name(Written { entry: entry.clone(), at, file }));
+                    }
+                    Ok(Some((at, file))) => {
+                        let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
+                        waiting.push(Written { entry, at, file });
+                        let batch = if waiting.len() < BATCH { Vec::new() } else { mem::take(&mut *waiting) };
+                        drop(waiting);
+                        self.name_all(batch);
+                    }
+                    Err(reason) => self.tell(&entry, Err(reason)),
+                }
+            }
+        };
         thread::scope(|scope| {
             for _ in 0..workers {
-                scope.spawn(|| {
-                    loop {
-                        let Some(entry) = next.lock().unwrap_or_else(PoisonError::into_inner).next() else { return };
-                        self.tell(entry, self.file(entry));
-                    }
-                });
+                scope.spawn(work);
             }
         });
+        self.name_all(waiting.into_inner().unwrap_or_else(PoisonError::into_inner));
     }
 
     fn at(&self, entry: &Entry) -> Result<PathBuf, String> {
@@ -301,18 +356,21 @@ impl Run<'_> {
         Ok(folder)
     }
 
-    fn file(&self, entry: &Entry) -> Result<(), String> {
+    /// Writes a file beside its place, a large one durably; `None` if it is there already.
+    fn write(&self, entry: &Entry) -> Result<Option<(PathBuf, place::Waiting)>, String> {
         let at = self.at(entry)?;
         let folder = self.folder_of(&at)?;
-        self.refuse_folded(&at)?;
+        refuse_folded(&self.done(), &at)?;
         if let Some(file) = held(&at, entry).map_err(said)? {
             self.repository.watch.moved(entry.size).map_err(said)?;
             if !place::has_meta(&file, entry).map_err(said)? {
                 place::set_meta(&file, entry).map_err(said)?;
             }
-            self.placed(&file.metadata().map_err(said)?);
-            self.done().restored.unchanged += 1;
-            return Ok(());
+            let meta = file.metadata().map_err(said)?;
+            let mut done = self.done();
+            done.place(&meta);
+            done.restored.unchanged += 1;
+            return Ok(None);
         }
         let mut target = place::New::create(folder).map_err(said)?;
         let mut size = 0;
@@ -331,45 +389,44 @@ impl Run<'_> {
         }
         target.end_hole().map_err(said)?;
         place::set_meta(target.file(), entry).map_err(said)?;
-        target.flush().map_err(said)?;
-        let meta = target.file().metadata().map_err(said)?;
-        target.rename(&at).map_err(said)?;
-        self.placed(&meta);
+        let file = if size < PACKED_BELOW { target.close() } else { target.finish() };
+        Ok(Some((at, file.map_err(said)?)))
+    }
+
+    /// Makes files durable, then gives them their names.
+    fn name_all(&self, batch: Vec<Written>) {
+        let flushed = place::flush(batch.iter().map(|it| &it.file)).map_err(said);
+        for written in batch {
+            let entry = written.entry.clone();
+            self.tell(&entry, flushed.clone().and_then(|()| self.name(written)));
+        }
+    }
+
+    fn name(&self, written: Written) -> Result<(), String> {
+        let Written { entry, at, file } = written;
+        let meta = file.metadata().map_err(said)?;
+        let mut done = self.done();
+        refuse_folded(&done, &at)?;
+        file.rename(&at).map_err(said)?;
+        done.place(&meta);
+        drop(done);
         if self.after == After::Prove {
-            let file = held(&at, entry).map_err(said)?.ok_or("does not read back as it was written")?;
-            if size > PROVEN_AND_KEPT {
+            let file = held(&at, &entry).map_err(said)?.ok_or("does not read back as it was written")?;
+            if entry.size > PROVEN_AND_KEPT {
                 drop(file);
                 File::options().write(true).open(&at).and_then(|it| it.set_len(0)).map_err(said)?;
             }
         }
         let restored = &mut self.done().restored;
         restored.files += 1;
-        restored.bytes += size;
+        restored.bytes += entry.size;
         Ok(())
-    }
-
-    fn placed(&self, meta: &fs::Metadata) {
-        if meta.nlink() == 1 {
-            self.done().placed.insert((meta.dev(), meta.ino()));
-        }
-    }
-
-    /// A name that already leads to a file that this run placed under another one is the same name to this file
-    /// system: by case, by normalisation, or by whatever it folds.
-    fn refuse_folded(&self, at: &Path) -> Result<(), String> {
-        match fs::symlink_metadata(at) {
-            Ok(meta) if self.done().placed.contains(&(meta.dev(), meta.ino())) => {
-                Err("is the same name as another path's, to this file system".to_owned())
-            }
-            Ok(meta) if meta.is_dir() => Err("is a folder in the target".to_owned()),
-            _ => Ok(()),
-        }
     }
 
     fn hardlink(&self, entry: &Entry) -> Result<(), String> {
         let at = self.at(entry)?;
         let folder = self.folder_of(&at)?;
-        self.refuse_folded(&at)?;
+        refuse_folded(&self.done(), &at)?;
         let first = entry.target.as_deref().and_then(unescape).ok_or("has no target")?;
         let first = self.target.join(std::ffi::OsString::from_vec(first));
         let meta = fs::symlink_metadata(&first).map_err(said)?;
@@ -387,7 +444,7 @@ impl Run<'_> {
     fn symlink(&self, entry: &Entry) -> Result<(), String> {
         let at = self.at(entry)?;
         let folder = self.folder_of(&at)?;
-        self.refuse_folded(&at)?;
+        refuse_folded(&self.done(), &at)?;
         let target = entry.target.as_deref().and_then(unescape).ok_or("has no target")?;
         let target = std::ffi::OsStr::from_bytes(&target);
         if fs::read_link(&at).is_ok_and(|it| it == target) {
@@ -401,7 +458,7 @@ impl Run<'_> {
 
     /// Makes names durable: blobs' before manifests come.
     fn flush(&self) {
-        let folders = std::mem::take(&mut self.done().folders);
+        let folders = mem::take(&mut self.done().folders);
         for folder in folders {
             if let Err(error) = File::open(&folder).and_then(|it| it.sync_all()) {
                 let path = folder.strip_prefix(&self.target).unwrap_or(&folder).display().to_string();

@@ -180,6 +180,7 @@ impl Lines {
 mod tests {
     use super::*;
     use crate::chance::Chance;
+    use crate::listing::Listing;
 
     fn write(entries: &[Entry]) -> Vec<u8> {
         entries.iter().flat_map(|it| [serde_json::to_vec(it).unwrap(), b"\n".to_vec()]).flatten().collect()
@@ -216,7 +217,7 @@ mod tests {
         let mut let_through = 0;
         for case in 0..40_000 {
             let Ok(entries) = read(&Chance(case).spoil(&right)) else { continue };
-            if crate::place::check(&entries, case % 2 == 0).is_err() {
+            if crate::place::check(&Listing::of(&entries), case % 2 == 0).is_err() {
                 continue;
             }
             let_through += 1;

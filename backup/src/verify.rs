@@ -134,7 +134,7 @@ impl Repository {
                 let read = self.entries(index, saved.tree, &mut named);
                 match read.or_else(|_| self.entries(index, saved.tree, &mut named)) {
                     Err(error) if error.is_damage() => {
-                        let path = index.get(&saved.tree).map(|it| it.path(&saved.tree)).unwrap_or_default();
+                        let path = index.get(&saved.tree).map(|it| index.path(&saved.tree, it)).unwrap_or_default();
                         damage.push(found(&path, Some(saved.tree), &error.to_string()));
                     }
                     read => read?,
@@ -236,7 +236,7 @@ impl Repository {
             let pack = path.trim_start_matches("packs/");
             let before = damage.len();
             for (digest, location) in index.iter() {
-                if matches!(location, Location::Packed { pack: it, .. } if **it == *pack)
+                if matches!(location, Location::Packed { pack: it, .. } if index.pack_name(*it) == pack)
                     && let Some(error) = self.is_damaged(index, *digest)?
                 {
                     damage.push(found(path, Some(*digest), &error.to_string()));
@@ -279,7 +279,7 @@ impl Repository {
             let location = damage.object.as_ref().and_then(|it| index.get(it));
             match (damage.object, location) {
                 (Some(digest), Some(Location::Packed { pack, .. })) => {
-                    marks.entry(pack).or_default().insert(digest);
+                    marks.entry(index.pack_name(*pack)).or_default().insert(digest);
                 }
                 _ if damage.path.starts_with("objects/") => {
                     moved.insert(&damage.path);

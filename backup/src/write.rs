@@ -132,8 +132,7 @@ impl<'r> Writer<'r> {
         if is_new {
             inner.pack.put(digest, bytes);
             // Its place is known when the pack is closed; nobody reads it before.
-            let place = pack::Place { offset: 0, stored: 0, plain: 0, is_zstd: false };
-            self.index().insert(digest, Location::Packed { pack: "".into(), place });
+            self.index().insert(digest, Location::Raw { size: 0 });
         }
         let full = if inner.pack.is_full() { Some(mem::take(&mut inner.pack)) } else { None };
         drop(inner);
@@ -257,7 +256,7 @@ impl<'r> Writer<'r> {
             self.stage_small(format!("objects/{digest}.states"), states::write(&ends).as_bytes())?;
         }
         let location = if compress { Location::Zstd { size: stored } } else { Location::Raw { size: stored } };
-        let name = location.path(&digest);
+        let name = self.index().path(&digest, &location);
         // The drive works on it while the next object is read; the batch's flush then has little to wait for.
         output.flush().doing("flush", &temporary)?;
         self.index().insert(digest, location);
@@ -300,8 +299,9 @@ impl<'r> Writer<'r> {
         self.stage_small(format!("packs/{id}"), &bytes)?;
         self.inner().packs.push(id.clone());
         let mut index = self.index();
+        let pack = index.add_pack(&id);
         for (digest, place) in entries {
-            index.insert(digest, Location::Packed { pack: id.as_str().into(), place });
+            index.insert(digest, Location::Packed { pack, place });
         }
         Ok(())
     }

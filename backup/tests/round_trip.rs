@@ -109,6 +109,29 @@ fn a_folder_comes_back_as_it_was() {
 }
 
 #[test]
+fn one_small_file_that_has_no_place_keeps_no_other_from_its_own() {
+    let place = tempfile::tempdir().unwrap();
+    let (from, to) = (place.path().join("from"), place.path().join("to"));
+    fs::create_dir_all(&from).unwrap();
+    for at in 0..2100 {
+        fs::write(from.join(format!("{at:04}")), format!("number {at}")).unwrap();
+    }
+    fs::set_permissions(from.join("0007"), fs::Permissions::from_mode(0)).unwrap();
+    let repository = Repository::at_or_new(&place.path().join("repository")).unwrap();
+    let saved = save(&repository, &folder(&from), 0);
+    // Not as root it cannot be read, and is named.
+    let had = 2100 - saved.snapshot.incomplete.len() as u64;
+    fs::create_dir_all(to.join("1234/in the way")).unwrap();
+    let restored = restore(&repository, &saved.id, "data", &to);
+    let failed: Vec<&str> = restored.failed.iter().map(|it| it.path.as_str()).collect();
+    assert_eq!((restored.files, failed), (had - 1, vec!["1234"]));
+    fs::remove_dir_all(to.join("1234")).unwrap();
+    assert_eq!(restore(&repository, &saved.id, "data", &to).files, 1);
+    assert_eq!(fs::read_dir(&to).unwrap().count() as u64, had, "nothing of a restore's own stays");
+    assert_eq!(fs::read(to.join("2099")).unwrap(), b"number 2099");
+}
+
+#[test]
 fn a_raw_object_is_the_file_and_text_is_compressed() {
     let place = tempfile::tempdir().unwrap();
     let from = place.path().join("from");

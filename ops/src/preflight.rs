@@ -13,15 +13,18 @@ use stack::{
     observed::{Engine, Observed},
 };
 
-use crate::model::fit::{self, Row};
+use crate::model::{
+    fit::{self, Row},
+    gigabytes,
+};
 
 const GIB: u64 = 1 << 30;
 
 /// Releases, logs and samples.
-const STACK_BYTES: u64 = 2 * GIB;
+const STACK_BYTES: u64 = 2_000_000_000;
 
 /// The guide's model, and room to pull its successor beside it.
-const MODELS_BYTES: u64 = 80 * GIB;
+const MODELS_BYTES: u64 = 80_000_000_000;
 
 /// Certificates and log lines from two clocks can be compared up to about here.
 const SKEW: Duration = Duration::from_secs(60);
@@ -80,14 +83,16 @@ pub fn model(name: &str, row: Option<&Row>, upgrade: bool) -> Check {
         return warn(title, format!("{name}: nobody knows its size"), format!("cargo xtask model fit {name}"));
     };
     let needs = row.needs.as_deref().unwrap_or_default();
-    let total = row.total_bytes.or(row.bytes).map_or_else(String::new, |bytes| format!(", {}", gib(bytes)));
+    let total = row.total_bytes.or(row.bytes).map_or_else(String::new, |bytes| format!(", {}", gigabytes(bytes)));
     let fits = |rest: &str| format!("{name}{total}: {rest}");
     match row.verdict {
         fit::Verdict::Fits => pass(title, fits("fits")),
         fit::Verdict::FitsWithLimit => warn(title, fits("fits once the GPU limit is raised"), "cargo xtask tune"),
-        fit::Verdict::FitsWithContext => {
-            warn(title, fits("fits with less context"), format!("set `context_length` under [engine] to {needs}"))
-        }
+        fit::Verdict::FitsWithContext => warn(
+            title,
+            fits("fits with less context"),
+            format!("set `context_length` under [engine] to {}", row.context_that_fits().unwrap_or("less")),
+        ),
         fit::Verdict::DoesNotFit if upgrade => {
             warn(title, fits(&format!("does not fit: it needs {needs}")), "stay with the default")
         }
@@ -225,11 +230,11 @@ fn room(disk: &Disk) -> Check {
         "models" => ("room for models", MODELS_BYTES),
         _ => ("room for the stack", STACK_BYTES),
     };
-    let detail = format!("{} free at {}", gib(disk.available_bytes), disk.path.display());
+    let detail = format!("{} free at {}", gigabytes(disk.available_bytes), disk.path.display());
     if disk.available_bytes >= needed {
         return pass(name, detail);
     }
-    let detail = format!("{detail}, {} are wanted", gib(needed));
+    let detail = format!("{detail}, {} are wanted", gigabytes(needed));
     match name {
         "room for models" => warn(name, detail, "set `engine.models_path` to a folder on a larger disk"),
         _ => fail(name, detail, "set `host.root` to a folder on another disk"),

@@ -173,6 +173,8 @@ struct Run {
     json: bool,
     begun: Instant,
     changed: usize,
+    /// Steps of rounds that are over.
+    numbered: usize,
     noted: BTreeSet<String>,
     /// The job that does it, where it goes on without us.
     job: Option<String>,
@@ -184,7 +186,7 @@ impl Run {
     fn open(settings: Option<&Path>, need: Need, json: bool) -> Result<Run> {
         let begun = Instant::now();
         let session = Session::open(settings, need)?;
-        Ok(Run { session, json, begun, changed: 0, noted: BTreeSet::new(), job: None, restarted: false })
+        Ok(Run { session, json, begun, changed: 0, numbered: 0, noted: BTreeSet::new(), job: None, restarted: false })
     }
 
     fn wanted(&self) -> Result<Wanted> {
@@ -219,7 +221,10 @@ impl Run {
                 self.say(&format!("note: {note}"));
             }
         }
-        self.follow(|client, follow| client.apply(plan, contents, follow))
+        let steps = plan.steps.len();
+        let outcome = self.follow(|client, follow| client.apply(plan, contents, follow));
+        self.numbered += steps;
+        outcome
     }
 
     /// Has the host do something, and tells what happens.
@@ -228,7 +233,7 @@ impl Run {
         act: impl FnOnce(&mut Client, &mut Follow<'_>) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
         let (json, interrupt) = (self.json, self.session.interrupt.clone());
-        let (changed, job, mut said) = (&mut self.changed, &mut self.job, None);
+        let (changed, numbered, job, mut said) = (&mut self.changed, self.numbered, &mut self.job, None);
         let done = act(&mut self.session.client, &mut |event| {
             there::tell(&event)?;
             match &event {
@@ -238,7 +243,7 @@ impl Run {
             }
             // What is waited for is told again and again; once is enough to hear.
             if said.as_ref() != Some(&event) {
-                tell(&event, json);
+                tell(&event, numbered, json);
             }
             said = Some(event);
             interrupt.check()
@@ -349,12 +354,12 @@ impl Run {
     }
 }
 
-/// A reader that has gone away is no reason to leave a deploy half way.
-fn tell(event: &Event, json: bool) {
+/// `numbered`: steps of earlier rounds. A reader that has gone away is no reason to leave a deploy half way.
+fn tell(event: &Event, numbered: usize, json: bool) {
     match event {
         Event::Idle | Event::Output { .. } | Event::Progress(_) => {}
         event if json => drop(report::data(&format!("{}\n", json!(event)))),
-        Event::Begin { number, step } => report::say(&format!("{number:>3}. {step}")),
+        Event::Begin { number, step } => report::say(&format!("{:>3}. {step}", numbered + number)),
         Event::End { seconds, .. } if *seconds > 1.0 => {
             report::say(&format!("     {}", report::seconds(Duration::from_secs_f64(*seconds))));
         }

@@ -125,8 +125,11 @@ fn address(session: &Session, observed: &Observed) -> Result<(IpAddr, Option<Str
         return Ok((told.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)), None));
     }
     let resolved = (session.host(), 0).to_socket_addrs().ok().and_then(|mut found| found.next()).map(|it| it.ip());
-    let name = resolved.map(|_| session.host().to_owned());
-    resolved.or(observed.reached_at).or(told).map(|address| (address, name)).ok_or_else(|| {
+    let is_seen = |address: &IpAddr| !address.is_loopback();
+    // By way of a tunnel it is reached at a loopback, where everything is open by design.
+    let seen = resolved.or(observed.reached_at).filter(is_seen).or(told).or(resolved);
+    let name = resolved.filter(is_seen).map(|_| session.host().to_owned());
+    seen.map(|address| (address, name)).ok_or_else(|| {
         Failure::new(Class::Unreachable, format!("nobody knows an address of {}", session.host())).into()
     })
 }

@@ -61,7 +61,10 @@ fn conclude(checks: &[Check], args: &cli::Verify, tell: impl Fn(&Check) -> io::R
     if failed == 0 {
         return Ok(Exit::Done);
     }
-    report::say(&format!("\n{failed} of {} checks failed", checks.len()));
+    // Who reads data counts by himself; a client that asked a host for it says so in its own words.
+    if !args.json {
+        report::say(&format!("\n{failed} of {} checks failed", checks.len()));
+    }
     Ok(Exit::Failed)
 }
 

@@ -13,8 +13,8 @@ pub mod simulated;
 
 pub use aligned::{ALIGNMENT, Buffer};
 pub use facts::{Facts, is_mounted};
-pub(crate) use real::FileWriter;
 pub use real::{FileReader, RealDisk};
+pub(crate) use real::{FileWriter, flush_all};
 
 /// A place that holds a repository.
 pub trait Disk: Send + Sync {

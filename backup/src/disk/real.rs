@@ -127,6 +127,19 @@ struct HeldFile {
 
 impl Guard for HeldFile {}
 
+/// Has a file system write all that was given to it, and waits for that. (Linux tells of what it could not write from 5.8
+/// on.)
+#[cfg(target_os = "linux")]
+pub(crate) fn flush_all(on: &File) -> io::Result<()> {
+    Ok(rustix::fs::syncfs(on)?)
+}
+
+/// Has the drive write all that was given to it by [`Output::flush`].
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn flush_all(on: &File) -> io::Result<()> {
+    on.sync_all()
+}
+
 /// Writes a file past the page cache, as far as its pieces are aligned.
 pub(crate) struct FileWriter {
     file: File,

@@ -86,7 +86,7 @@ fn raise(row: Option<&Row>) -> String {
 }
 
 fn smaller(row: Option<&Row>) -> String {
-    let context = row.and_then(|row| row.needs.as_deref()?.strip_prefix("--context "));
+    let context = row.and_then(Row::context_that_fits);
     match context {
         Some(context) => format!("context_length = {context} under [engine] in stack.toml, then cargo xtask deploy"),
         None => {

@@ -56,7 +56,8 @@ pub fn report(about: &About<'_>) -> String {
     page.push_str("\n## Components\n\n");
     for part in Summary::of("", observed).components {
         let detail = part.detail.unwrap_or_default();
-        let _ = writeln!(page, "- {}: {:?} {detail}", part.name, part.state);
+        let line = format!("- {}: {:?} {detail}", part.name, part.state);
+        let _ = writeln!(page, "{}", line.trim_end());
     }
     let _ = writeln!(page, "\n## Findings\n");
     for finding in about.findings {

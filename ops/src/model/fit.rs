@@ -172,6 +172,13 @@ pub struct Row {
     pub tokens_per_second_limit: Option<f64>,
 }
 
+impl Row {
+    /// With how many tokens it would fit, where that is what it takes.
+    pub fn context_that_fits(&self) -> Option<&str> {
+        self.needs.as_deref()?.strip_prefix("--context ")
+    }
+}
+
 /// Bytes of the key/value cache.
 pub fn kv_bytes(attention: &Attention, serving: &Serving) -> u64 {
     // Blocks of 32 values: 32 or 16 bytes and a scale of two.
@@ -232,12 +239,22 @@ fn judge(
     serving: &Serving,
     total_at: &dyn Fn(&Serving) -> Option<u64>,
 ) -> (Verdict, Option<String>) {
-    if let (Some(bytes), Some(free), false) = (weights.bytes, host.free_disk_bytes, weights.is_here)
-        && bytes > free
-    {
-        let missing = super::gigabytes(bytes - free);
-        return (Verdict::DoesNotFit, Some(format!("{missing} more free on the disk of the models")));
-    }
+    let (verdict, needs) = in_memory(weights, total, host, serving, total_at);
+    let lacking = weights.bytes.zip(host.free_disk_bytes).filter(|(bytes, free)| !weights.is_here && bytes > free);
+    let Some((bytes, free)) = lacking else { return (verdict, needs) };
+    // Whoever makes room is to know whether that is all.
+    let memory = needs.filter(|_| verdict == Verdict::DoesNotFit).map(|needs| format!("{needs}, and "));
+    let disk = super::gigabytes(bytes - free);
+    (Verdict::DoesNotFit, Some(format!("{}{disk} more free on the disk of the models", memory.unwrap_or_default())))
+}
+
+fn in_memory(
+    weights: &Weights,
+    total: Option<u64>,
+    host: &Host,
+    serving: &Serving,
+    total_at: &dyn Fn(&Serving) -> Option<u64>,
+) -> (Verdict, Option<String>) {
     let Some(limit) = host.gpu_limit_bytes else {
         return (Verdict::Unknown, Some("how much memory the host has".to_owned()));
     };
@@ -374,11 +391,17 @@ mod tests {
     }
 
     #[test]
-    fn disk_comes_first_and_the_unknown_is_said() {
+    fn a_disk_that_is_too_small_is_said_beside_memory_and_so_is_what_is_unknown() {
         let host = Host { free_disk_bytes: Some(10 << 30), ..Host::apple("Apple M2 Ultra", 192 * GIB, None) };
         let found = verdicts("qwen3:235b", &host, 4096);
         assert!(found.iter().all(|(_, verdict, _)| *verdict == Verdict::DoesNotFit), "{found:?}");
-        assert!(found[0].2.as_deref().unwrap().contains("disk"));
+        assert!(found[0].2.as_deref().unwrap().contains("disk") && !found[0].2.as_deref().unwrap().contains("memory"));
+        let both = Host { free_disk_bytes: Some(10 << 30), ..Host::apple("Apple M2", 16 * GIB, None) };
+        let needs = verdicts("qwen2.5-coder:32b", &both, 32_768).pop().unwrap().2.unwrap();
+        assert!(
+            needs.contains(" more memory, and ") && needs.ends_with(" more free on the disk of the models"),
+            "{needs}"
+        );
         let big = Host::apple("Apple M2 Ultra", 192 * GIB, None);
         assert_eq!(verdicts("qwen3.5:122b-a10b", &big, 4096)[0].1, Verdict::Unknown);
         let small = Host::apple("Apple M2", 16 * GIB, None);

@@ -85,6 +85,18 @@ fn a_password_is_asked_for_once_and_what_comes_after_needs_none() {
     mac.ok("start");
     mac.ok("rollback");
     assert_eq!(sudo_log(&mac), "", "root was asked once");
+    let refused = mac.run("backup schedule --at 03:30").exits(7);
+    refused.says("sudo wants a password").says("sudo launchctl bootstrap system /Library/LaunchDaemons/frontier-llm-");
+    let is_scheduled = || {
+        let mut loaded = fs::read_dir(mac.path("state/launchd")).unwrap().map(|it| it.unwrap().file_name());
+        loaded.any(|it| it.to_string_lossy().ends_with("-backup.path"))
+    };
+    assert!(!is_scheduled(), "nothing was changed");
+    let shown = typed(PASSWORD, "backup schedule --at 03:30 --ask-sudo").exits(0).stdout;
+    assert!(shown.contains("launchd runs a backup each day") && is_scheduled(), "{shown}");
+    mac.run("backup schedule --remove").exits(7).says("launchctl bootout system/frontier-llm-");
+    typed(PASSWORD, "backup schedule --remove --ask-sudo").exits(0);
+    assert!(!is_scheduled());
     let before = mac.components();
     mac.run("uninstall --yes").exits(7).says("sudo wants a password").says("launchctl bootout system/frontier-llm-");
     assert_eq!(mac.replaced_since(&before), [""; 0], "nothing was ended either");

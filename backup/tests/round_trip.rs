@@ -116,7 +116,7 @@ fn one_small_file_that_has_no_place_keeps_no_other_from_its_own() {
     for at in 0..2100 {
         fs::write(from.join(format!("{at:04}")), format!("number {at}")).unwrap();
     }
-    fs::set_permissions(from.join("0007"), fs::Permissions::from_mode(0)).unwrap();
+    fs::set_permissions(from.join("0007"), fs::Permissions::from_mode(0o000)).unwrap();
     let repository = Repository::at_or_new(&place.path().join("repository")).unwrap();
     let saved = save(&repository, &folder(&from), 0);
     // Not as root it cannot be read, and is named.

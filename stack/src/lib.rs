@@ -10,6 +10,7 @@ pub mod declare;
 pub mod durable;
 pub mod failure;
 pub mod host;
+pub mod launchd;
 pub mod layout;
 pub mod machine;
 pub mod observed;

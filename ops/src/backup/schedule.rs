@@ -12,6 +12,7 @@ use backup::Digest;
 use chrono::{DateTime, Datelike, Days, Local, NaiveTime};
 use stack::{
     failure::{Class, Doing, Failure},
+    launchd,
     layout::Root,
     process::{self, Answer, Command},
     settings::TimeOfDay,
@@ -57,14 +58,36 @@ enum Scheduler {
     Cron { program: PathBuf },
 }
 
+/// What root has to do before [`schedule`] and [`unschedule`], which need no root themselves: on a Mac, whatever launchd
+/// has not as it should. `at`: when each day; `None`: no longer.
+pub fn as_root(backup: &Backup, at: Option<TimeOfDay>, drill: bool) -> Result<Vec<Command>, Failure> {
+    let root = &stack_of(backup)?.root;
+    let Scheduler::Launchd { user, home } = Scheduler::find(backup)? else { return Ok(Vec::new()) };
+    let tasks = at.map_or(Ok(Vec::new()), |at| tasks(root, at, drill))?;
+    let mut commands = Vec::new();
+    for name in names(root) {
+        let is_loaded = process::look_up("launchctl", &["print", &format!("system/{name}")]).is_some();
+        let place = launchd::place(&name);
+        let Some(task) = tasks.iter().find(|task| task.name == name) else {
+            commands.extend((is_loaded || Path::new(&place).exists()).then(|| launchd::remove(&name)));
+            continue;
+        };
+        let text = plist(task, &user, &home);
+        if is_loaded && fs::read_to_string(&place).is_ok_and(|it| it == text) {
+            continue;
+        }
+        // It stays: whoever runs the commands by hand needs it.
+        let staged = root.data().join(format!("{name}.plist"));
+        fs::write(&staged, text).doing("cannot write", &staged)?;
+        commands.extend(launchd::install(&name, &staged, is_loaded));
+    }
+    Ok(commands)
+}
+
 /// Has the host back up each day at `at`.
 pub fn schedule(backup: &Backup, at: TimeOfDay, drill: bool, now: DateTime<Local>) -> Result<Scheduled, Failure> {
     let stack = stack_of(backup)?;
-    if !stack.root.program().exists() {
-        let message = format!("nothing is deployed in {}", stack.root.path().display());
-        return Err(Failure::new(Class::Nothing, message).hint("`cargo xtask deploy`, then schedule"));
-    }
-    let tasks = tasks(&stack.root, at, drill);
+    let tasks = tasks(&stack.root, at, drill)?;
     let scheduler = Scheduler::find(backup)?;
     scheduler.remove(&stack.root)?;
     scheduler.put(&stack.root, &tasks)?;
@@ -105,7 +128,15 @@ fn stack_of(backup: &Backup) -> Result<&Stack, Failure> {
     })
 }
 
-fn tasks(root: &Root, at: TimeOfDay, drill: bool) -> Vec<Task> {
+fn tasks(root: &Root, at: TimeOfDay, drill: bool) -> Result<Vec<Task>, Failure> {
+    if !root.program().exists() {
+        let message = format!("nothing is deployed in {}", root.path().display());
+        return Err(Failure::new(Class::Nothing, message).hint("`cargo xtask deploy`, then schedule"));
+    }
+    Ok(all_tasks(root, at, drill))
+}
+
+fn all_tasks(root: &Root, at: TimeOfDay, drill: bool) -> Vec<Task> {
     let task = |what, args, at, weekly| Task {
         name: format!("{}-{what}", name(root)),
         what,
@@ -127,6 +158,11 @@ fn tasks(root: &Root, at: TimeOfDay, drill: bool) -> Vec<Task> {
 fn name(root: &Root) -> String {
     let hash = Digest::of(root.path().as_os_str().as_encoded_bytes()).to_string();
     format!("frontier-llm-{}", &hash[..8])
+}
+
+/// What a root's tasks can be called.
+fn names(root: &Root) -> [String; 2] {
+    ["backup", "drill"].map(|what| format!("{}-{what}", name(root)))
 }
 
 /// When a task begins next, on the host's clock.
@@ -173,17 +209,7 @@ impl Scheduler {
 
     fn put(&self, root: &Root, tasks: &[Task]) -> Result<(), Failure> {
         match self {
-            Scheduler::Launchd { user, home } => {
-                for task in tasks {
-                    let staged = root.data().join(format!("{}.plist", task.name));
-                    fs::write(&staged, plist(task, user, home)).doing("cannot write", &staged)?;
-                    let (from, to) = (staged.display().to_string(), daemon(&task.name));
-                    as_root(&["install", "-o", "root", "-g", "wheel", "-m", "0644", &from, &to])?;
-                    fs::remove_file(&staged).doing("cannot remove", &staged)?;
-                    as_root(&["launchctl", "bootstrap", "system", &to])?;
-                }
-                Ok(())
-            }
+            Scheduler::Launchd { .. } => Ok(()),
             Scheduler::Systemd { folder, is_user } => {
                 fs::create_dir_all(folder).doing("cannot make", folder)?;
                 for task in tasks {
@@ -207,18 +233,11 @@ impl Scheduler {
     }
 
     fn remove(&self, root: &Root) -> Result<(), Failure> {
-        let names = ["backup", "drill"].map(|what| format!("{}-{what}", name(root)));
         match self {
-            Scheduler::Launchd { .. } => {
-                for name in names.iter().filter(|name| Path::new(&daemon(name)).exists()) {
-                    // It is loaded or it is not; the file decides about the next start.
-                    let _ = as_root(&["launchctl", "bootout", &format!("system/{name}")]);
-                    as_root(&["rm", "-f", &daemon(name)])?;
-                }
-                Ok(())
-            }
+            Scheduler::Launchd { .. } => Ok(()),
             Scheduler::Systemd { folder, is_user } => {
-                let found: Vec<_> = names.iter().filter(|it| folder.join(format!("{it}.timer")).exists()).collect();
+                let found: Vec<_> =
+                    names(root).into_iter().filter(|it| folder.join(format!("{it}.timer")).exists()).collect();
                 for name in &found {
                     systemctl(*is_user, &["disable", "--now", &format!("{name}.timer")])?;
                     for ending in ["service", "timer"] {
@@ -235,10 +254,6 @@ impl Scheduler {
             }
         }
     }
-}
-
-fn daemon(name: &str) -> String {
-    format!("/Library/LaunchDaemons/{name}.plist")
 }
 
 /// A launchd daemon under the user's name: an agent would run only while somebody is logged in.
@@ -355,20 +370,6 @@ fn write_crontab(program: &Path, table: &str) -> Result<(), Failure> {
     must(&command, table).map(drop)
 }
 
-fn as_root(words: &[&str]) -> Result<(), Failure> {
-    let words: Vec<&str> = ["-n"].into_iter().chain(words.iter().copied()).collect();
-    let command = command("sudo", &words)?;
-    must(&command, "").map(drop).map_err(|failure| Failure {
-        class: Class::Refused,
-        hint: Some(
-            "a daemon of the system needs root once, and sudo wants a password: on the host itself, in one terminal, `sudo -v`, and \
-             then this by the `bin/xtask` of the stack's root"
-                .to_owned(),
-        ),
-        ..failure
-    })
-}
-
 fn command(program: &str, args: &[&str]) -> Result<Command, Failure> {
     let found = process::find(program);
     let found = found.ok_or_else(|| Failure::new(Class::Failed, format!("there is no {program} on this host")))?;
@@ -402,7 +403,7 @@ mod tests {
     }
 
     fn both() -> Vec<Task> {
-        tasks(&root(), TimeOfDay { hour: 20, minute: 5 }, true)
+        all_tasks(&root(), TimeOfDay { hour: 20, minute: 5 }, true)
     }
 
     #[test]

@@ -6,16 +6,18 @@
 
 use std::path::Path;
 
-use crate::{layout::Root, observed::Init, process::Command};
+use crate::{
+    launchd::{self, command},
+    layout::Root,
+    observed::Init,
+    process::Command,
+};
 
 const LAUNCHD: &str = include_str!("../../../config/native/launchd.plist");
 const SYSTEMD: &str = include_str!("../../../config/native/systemd.service");
 
 /// What is checked in is that of a user called `me`.
 const LABEL: &str = "frontier-llm-by-hand-stack";
-
-/// How long, in seconds, what launchd was told to stop may take to be gone: longer than the definition lets it.
-const GONE_AFTER_S: u32 = 180;
 
 /// The definition's name below a release.
 pub(crate) fn file(init: Init, root: &Root) -> String {
@@ -28,7 +30,7 @@ pub(crate) fn file(init: Init, root: &Root) -> String {
 /// Where the system looks for it.
 pub(crate) fn place(init: Init, root: &Root) -> String {
     match init {
-        Init::Launchd => format!("/Library/LaunchDaemons/{}.plist", root.service()),
+        Init::Launchd => launchd::place(&root.service()),
         Init::Systemd => format!("/etc/systemd/system/{}.service", root.service()),
     }
 }
@@ -53,27 +55,18 @@ pub(super) fn text(init: Init, root: &Root, user: &str, home: &Path) -> String {
 
 /// What has the system run the definition that stands in `staged`. `is_known`: it runs an older one.
 pub(crate) fn install(init: Init, root: &Root, staged: &Path, is_known: bool) -> Vec<Command> {
-    let (name, place, staged) = (root.service(), place(init, root), staged.display().to_string());
+    let name = root.service();
     match init {
         Init::Launchd => {
-            let target = format!("system/{name}");
-            let mut commands = vec![command("install", &["-o", "root", "-g", "wheel", "-m", "0644", &staged, &place])];
-            if is_known {
-                // It answers before what it ends is gone, and until then nothing else can be loaded under the name.
-                let wait = format!(
-                    "launchctl bootout {target}; n=0; while launchctl print {target} >/dev/null 2>&1; do sleep 1; \
-                     n=$((n + 1)); [ $n -lt {GONE_AFTER_S} ] || exit 1; done"
-                );
-                commands.push(command("/bin/sh", &["-c", &wait]));
-            }
-            // Whoever had disabled it wants it now; and to be loaded is not to be started.
-            commands.push(command("launchctl", &["enable", &target]));
-            commands.push(command("launchctl", &["bootstrap", "system", &place]));
-            commands.push(command("launchctl", &["kickstart", &target]));
+            let mut commands = launchd::install(&name, staged, is_known);
+            commands.push(command("launchctl", &["kickstart", &format!("system/{name}")]));
             commands
         }
         Init::Systemd => vec![
-            command("install", &["-o", "root", "-g", "root", "-m", "0644", &staged, &place]),
+            command(
+                "install",
+                &["-o", "root", "-g", "root", "-m", "0644", &staged.display().to_string(), &place(init, root)],
+            ),
             command("systemctl", &["daemon-reload"]),
             command("systemctl", &["enable", &name]),
             command("systemctl", &["restart", &name]),
@@ -84,12 +77,14 @@ pub(crate) fn install(init: Init, root: &Root, staged: &Path, is_known: bool) ->
 /// What has the system forget it, wherever that was cut off before.
 pub(crate) fn remove(init: Init, root: &Root) -> Vec<Command> {
     let (name, place) = (root.service(), place(init, root));
-    let place = Command::word(&place);
-    let script = match init {
-        Init::Launchd => format!("launchctl bootout system/{name} 2>/dev/null; rm -f {place}"),
-        Init::Systemd => format!("systemctl disable --now {name}; rm -f {place}; systemctl daemon-reload"),
-    };
-    vec![command("/bin/sh", &["-c", &script])]
+    vec![match init {
+        Init::Launchd => launchd::remove(&name),
+        Init::Systemd => {
+            let place = Command::word(&place);
+            let script = format!("systemctl disable --now {name}; rm -f {place}; systemctl daemon-reload");
+            command("/bin/sh", &["-c", &script])
+        }
+    }]
 }
 
 /// What a person types, where the system does not start it by itself.
@@ -98,11 +93,6 @@ pub(crate) fn by_hand(init: Init, root: &Root) -> String {
         Init::Launchd => format!("sudo launchctl kickstart -k system/{}", root.service()),
         Init::Systemd => format!("sudo systemctl restart {}", root.service()),
     }
-}
-
-/// Root finds these on its own PATH.
-fn command(program: &str, args: &[&str]) -> Command {
-    Command { program: program.into(), args: args.iter().map(|arg| (*arg).to_owned()).collect(), env: [].into() }
 }
 
 /// Text within an element of XML.

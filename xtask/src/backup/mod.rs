@@ -15,6 +15,7 @@ use stack::{
     failure::{Class, Failure},
     observed::Question,
     settings,
+    transport::Client,
 };
 
 use crate::{
@@ -30,6 +31,8 @@ struct Found {
     /// Whether there is something that runs, and may be saved.
     is_deployed: bool,
     interrupt: Interrupt,
+    /// The line to the host, which is this machine, if there is a stack.
+    client: Option<Client>,
     /// What is set about backups.
     settings: settings::Backup,
     /// How they went.
@@ -42,7 +45,17 @@ pub(crate) fn run(settings: Option<&Path>, args: cli::Backup) -> Result<Exit> {
         Some(folder) => of_folder(repository, Some(folder))?,
         None => match find(settings, repository)? {
             Place::Here(found) => *found,
-            Place::There(session) => return there::run(*session, how(&args)),
+            Place::There(session) => match args.verb {
+                Some(BackupVerb::Schedule { at, remove, ask_sudo, json, .. }) => {
+                    return schedule::run_there(
+                        *session,
+                        at,
+                        remove,
+                        &schedule::How { ask_sudo, root_part: None, json },
+                    );
+                }
+                _ => return there::run(*session, how(&args)),
+            },
         },
     };
     match args.verb {
@@ -53,7 +66,10 @@ pub(crate) fn run(settings: Option<&Path>, args: cli::Backup) -> Result<Exit> {
         Some(BackupVerb::Verify { read, max_duration, json }) => check::verify(&found, read, max_duration, json),
         Some(BackupVerb::Drill { id, source, json }) => check::drill(&found, &id, source.as_deref(), json),
         Some(BackupVerb::Prune { dry_run, forget, json }) => save::prune(&found.backup, dry_run, &forget, json),
-        Some(BackupVerb::Schedule { at, remove, json }) => schedule::run(&found, at, remove, json),
+        Some(BackupVerb::Schedule { at, remove, ask_sudo, root_part, json }) => {
+            let wanted = (!remove).then(|| at.unwrap_or(found.settings.at));
+            schedule::run(found, wanted, &schedule::How { ask_sudo, root_part, json })
+        }
         Some(BackupVerb::Export { model, file }) => back::export(&found, &model, &file),
         Some(BackupVerb::Import { file }) => back::import(&found, &file),
         Some(BackupVerb::Restore { id, source, path, to, dry_run, yes, json }) => {
@@ -96,6 +112,7 @@ fn find(settings: Option<&Path>, repository: Option<&Path>) -> Result<Place> {
         backup,
         is_deployed: observed.current.is_some(),
         interrupt: session.interrupt,
+        client: Some(session.client),
         settings: session.settings.backup,
         backups: observed.backups,
     })))
@@ -107,6 +124,7 @@ fn of_folder(repository: Option<&Path>, folder: Option<&Path>) -> Result<Found> 
         backup,
         is_deployed: folder.is_some(),
         interrupt: Interrupt::listen()?,
+        client: None,
         settings: settings::Backup::default(),
         backups: Backups::default(),
     })

@@ -3,20 +3,43 @@
 use anyhow::Result;
 use chrono::{DateTime, Local};
 use serde_json::json;
-use stack::settings::TimeOfDay;
+use stack::{process::Command, secret::Secret, settings::TimeOfDay, transport::Client};
 
 use super::Found;
-use crate::report::{self, Exit};
+use crate::{
+    cli::RootPart,
+    report::{self, Exit},
+    session::{Interrupt, Session},
+    there::{self, As},
+};
 
-pub(super) fn run(found: &Found, at: Option<TimeOfDay>, remove: bool, as_json: bool) -> Result<Exit> {
-    if remove {
+/// How that is gone about.
+pub(super) struct How {
+    pub(super) ask_sudo: bool,
+    pub(super) root_part: Option<RootPart>,
+    pub(super) json: bool,
+}
+
+/// `at`: when each day; `None`: no longer.
+pub(super) fn run(found: Found, at: Option<TimeOfDay>, how: &How) -> Result<Exit> {
+    let drill = found.settings.drill;
+    if how.root_part != Some(RootPart::Done) {
+        let commands = ops::backup::as_root(&found.backup, at, drill)?;
+        if how.root_part == Some(RootPart::Tell) {
+            report::data(&format!("{}\n", serde_json::to_string(&commands)?))?;
+            return Ok(Exit::Done);
+        }
+        if let Some(mut client) = found.client {
+            as_root(&mut client, "this machine", commands, how, &found.interrupt)?;
+        }
+    }
+    let Some(at) = at else {
         ops::backup::unschedule(&found.backup)?;
         report::say("no backup runs by itself any more");
         return Ok(Exit::Done);
-    }
-    let at = at.unwrap_or(found.settings.at);
-    let scheduled = ops::backup::schedule(&found.backup, at, found.settings.drill, Local::now())?;
-    if as_json {
+    };
+    let scheduled = ops::backup::schedule(&found.backup, at, drill, Local::now())?;
+    if how.json {
         let value = json!({
             "by": scheduled.by,
             "next": scheduled.next,
@@ -32,4 +55,33 @@ pub(super) fn run(found: &Found, at: Option<TimeOfDay>, remove: bool, as_json: b
     page.extend(found.backups.words().map(|words| format!("last backup {words}\n")));
     report::data(&page)?;
     Ok(Exit::Done)
+}
+
+/// The same on another machine: what root does there is run from here, where a person is who has the password.
+pub(super) fn run_there(mut session: Session, at: Option<TimeOfDay>, remove: bool, how: &How) -> Result<Exit> {
+    let at = at.map(|at| at.to_string());
+    let words = |part| {
+        let mut words = vec!["backup", "schedule", "--root-part", part];
+        words.extend(at.iter().flat_map(|at| ["--at", at]));
+        words.extend(remove.then_some("--remove"));
+        words.extend(how.json.then_some("--json"));
+        words
+    };
+    let (answer, exit) = there::answer(&mut session, &words("tell"), As::Question)?;
+    let Ok(commands) = serde_json::from_str(&answer) else { return Ok(exit) };
+    let (name, interrupt) = (session.host().to_string(), session.interrupt.clone());
+    as_root(&mut session.client, &name, commands, how, &interrupt)?;
+    let (answer, exit) = there::answer(&mut session, &words("done"), As::Job)?;
+    report::data(&answer)?;
+    Ok(exit)
+}
+
+fn as_root(client: &mut Client, host: &str, commands: Vec<Command>, how: &How, interrupt: &Interrupt) -> Result<()> {
+    if commands.is_empty() {
+        return Ok(());
+    }
+    if how.ask_sudo {
+        client.authorize(Secret::new(report::ask_unseen(&format!("password for sudo on {host}: "))?))?;
+    }
+    Ok(client.as_root("schedule", commands, &mut |_| interrupt.check())?)
 }

@@ -144,6 +144,12 @@ pub(crate) enum BackupVerb {
         /// No longer
         #[arg(long, conflicts_with = "at")]
         remove: bool,
+        /// Ask for your password on the host if sudo wants one, as on a Mac; or pipe it in
+        #[arg(long)]
+        ask_sudo: bool,
+        /// What a client of ours says: tell what root has to do first, or go on, for that was done
+        #[arg(long, hide = true)]
+        root_part: Option<RootPart>,
         /// {"by":"launchd|systemd|cron","next","next_drill"?,"last"?}
         #[arg(long)]
         json: bool,
@@ -153,4 +159,11 @@ pub(crate) enum BackupVerb {
         #[arg(value_hint = ValueHint::FilePath)]
         file: PathBuf,
     },
+}
+
+/// What only root may do is run by whoever has a person's password.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum RootPart {
+    Tell,
+    Done,
 }

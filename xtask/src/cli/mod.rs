@@ -17,7 +17,7 @@ use stack::{
 
 pub(crate) use self::{
     agent::{Agent, AgentTest, Configure, Side},
-    backup::{Backup, BackupVerb},
+    backup::{Backup, BackupVerb, RootPart},
     bench::{BaselineVerb, Bench, BenchCompare, BenchLoad, BenchVerb},
     host::HostVerb,
     model::{Model, ModelConvert, ModelFit, ModelRun, ModelUpgrade},

@@ -38,6 +38,10 @@ fn fit_resolves_a_near_name_with_a_note_and_says_what_it_does_not_know() {
     stage.fake("curl", "exit 6");
     let ran = stage.shell(&format!("$XTASK model fit qwen2.5-codr:32b {machine}")).exits(0);
     assert_eq!(ran.says("did you mean qwen2.5-coder:32b?").json()["rows"][0]["verdict"], "unknown");
+    let layer = r#"{"mediaType":"application/vnd.ollama.image.model","size":5000000000}"#;
+    stage.script("curl", &format!("printf %s '{{\"layers\":[{layer}]}}'"));
+    let fit = stage.shell(&format!("$XTASK model fit somebody:9b {machine}")).exits(0).json();
+    assert_eq!((&fit["rows"][0]["bytes"], &fit["rows"][0]["verdict"]), (&5_000_000_000_u64.into(), &"unknown".into()));
     stage.write("cut.gguf", "GGUF\u{3}\0\0\0");
     stage.shell(&format!("$XTASK model fit cut.gguf {machine}")).exits(1).says("cannot read cut.gguf as a model");
 }
@@ -347,8 +351,17 @@ fn a_conversion_resumes_step_by_step_and_ends_with_an_answer() {
     stage.run("model show mine:q5").exits(10);
     stage.fake("llama-quantize", "head -c 100 \"$1\" >\"$2\"; exit 0");
     stage.run(words).exits(1).says("Q5_K_M.part.gguf");
-    stage.fake("llama-quantize", "cp \"$1\" \"$2\"; exit 0");
-    stage.ok(words).says("created mine:q5").says("mine:q5 answers").says("rm -r");
+    let slow = "head -c 100 \"$1\" >\"$2\"; until [ -e go ]; do sleep 0.05; done; cp \"$1\" \"$2\"; exit 0";
+    stage.fake("llama-quantize", slow);
+    let converting = stage.start_shell(&format!("STACK_PROGRESS=1 exec $XTASK {words}"));
+    until("it tells how far it is", || {
+        let said = converting.stderr();
+        let told =
+            said.lines().find(|line| line.contains("quantise to Q5_K_M\"") && line.contains("\"done_bytes\":100"));
+        told.map(drop)
+    });
+    stage.write("go", "");
+    converting.finish().exits(0).says("created mine:q5").says("mine:q5 answers").says("rm -r");
     assert_eq!(fs::read_to_string(stage.path("ran")).unwrap(), "convert\n", "what was whole is not made again");
     let made = stage.ok("model show mine:q5 --json").json();
     assert_eq!(made["system"], "Careful.");

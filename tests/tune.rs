@@ -146,6 +146,7 @@ fn on_linux_systemd_is_kept_from_sleeping() {
     assert_eq!(changes(&stage.ok("tune --json").says("done, and read back").json()), ["sleep"]);
     assert!(stage.path("masked").exists());
     assert_eq!(stage.ok("tune --json").json()["commands"], json!([]));
+    assert!(stage.ok("verify --reboot").stdout.contains("never: systemd does not let it"));
     stage.ok("tune --revert");
     assert!(!stage.path("masked").exists());
     stage.script("systemctl", "echo offline; exit 1");

@@ -9,7 +9,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 use stack::{
     component::Component,
-    machine::{Disk, Mac, Machine},
+    machine::{Disk, Linux, Mac, Machine},
     observed::{Engine, Observed},
 };
 
@@ -72,6 +72,7 @@ pub fn preflight(observed: &Observed, machine: &Machine, doors: &BTreeSet<u16>, 
     checks.extend(ports(observed, doors));
     checks.extend(docker(observed, machine));
     checks.extend(machine.mac.iter().flat_map(mac));
+    checks.extend(machine.linux.iter().flat_map(|it| linux(it, doors)));
     checks
 }
 
@@ -284,6 +285,30 @@ fn ports(observed: &Observed, doors: &BTreeSet<u16>) -> Vec<Check> {
     vec![pass(name, format!("free or ours: {}", wanted.join(", ")))]
 }
 
+/// What is particular to a Linux machine.
+fn linux(linux: &Linux, doors: &BTreeSet<u16>) -> Vec<Check> {
+    let sleep = linux.sleeps.map(|sleeps| match sleeps {
+        true => warn("sleep", "whoever asks systemd for it gets it", "cargo xtask tune, once it is deployed"),
+        false => pass("sleep", "never"),
+    });
+    // A sandbox has no doors.
+    let firewall = doors.first().map(|door| match linux.firewall.as_deref() {
+        None => pass("firewall", "none that we know is on: the edge's own allowlist guards"),
+        Some(name) => {
+            let ports: Vec<String> = doors.iter().map(u16::to_string).collect();
+            let open = match name {
+                "ufw" => format!("sudo ufw allow {}/tcp", ports.join(",")),
+                _ => {
+                    format!("sudo firewall-cmd --permanent --add-port={door}/tcp, and so for the others; then --reload")
+                }
+            };
+            let detail = format!("{name} is on: it has to let clients in at {}", ports.join(", "));
+            warn("firewall", detail, open)
+        }
+    });
+    sleep.into_iter().chain(firewall).collect()
+}
+
 /// What is particular to a Mac that serves without a screen.
 fn mac(mac: &Mac) -> Vec<Check> {
     let power = "cargo xtask tune, once it is deployed; or sudo pmset -a sleep 0 disksleep 0 womp 1 autorestart 1";
@@ -346,4 +371,24 @@ fn mac(mac: &Mac) -> Vec<Check> {
 
 fn gib(bytes: u64) -> String {
     format!("{:.1} GiB", bytes as f64 / GIB as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_linux_that_may_sleep_or_shuts_clients_out_is_warned_of() {
+        let doors = [11_434, 3000].into();
+        let said = |sleeps, firewall: Option<&str>, doors: &BTreeSet<u16>| {
+            let checks = linux(&Linux { sleeps, firewall: firewall.map(str::to_owned) }, doors);
+            checks.into_iter().map(|it| (it.name, it.result, it.fix.unwrap_or_default())).collect::<Vec<_>>()
+        };
+        let shut = said(Some(true), Some("ufw"), &doors);
+        assert_eq!(shut[0].1, Verdict::Warn);
+        assert_eq!(shut[1], ("firewall", Verdict::Warn, "sudo ufw allow 3000,11434/tcp".to_owned()));
+        let open = said(Some(false), None, &doors);
+        assert!(open.iter().all(|it| it.1 == Verdict::Pass) && open.len() == 2, "{open:?}");
+        assert_eq!(said(None, Some("ufw"), &[].into()), [], "a sandbox has no doors, and no systemd tells nothing");
+    }
 }

@@ -100,12 +100,14 @@ fn came_up(observed: &Observed, booted: Option<DateTime<Utc>>) -> Finding {
 }
 
 fn sleep(observed: &Observed) -> Finding {
-    let machine = observed.facts.as_ref();
-    match machine.map(|machine| machine.mac.as_ref().map(|mac| mac.sleep_min)) {
-        None | Some(Some(None)) => skip("the machine does not tell"),
-        Some(None) => skip("not a Mac: a server does not sleep by itself"),
-        Some(Some(Some(0))) => Ok("never".to_owned()),
-        Some(Some(Some(minutes))) => fail(format!("after {minutes} min: `sudo pmset -a sleep 0`")),
+    let Some(machine) = &observed.facts else { return skip("the machine does not tell") };
+    let (mac, linux) = (machine.mac.as_ref(), machine.linux.as_ref());
+    match (mac.map(|mac| mac.sleep_min), linux.and_then(|linux| linux.sleeps)) {
+        (Some(Some(0)), _) => Ok("never".to_owned()),
+        (Some(Some(minutes)), _) => fail(format!("after {minutes} min: `sudo pmset -a sleep 0`")),
+        (Some(None), _) => skip("the machine does not tell"),
+        (None, Some(false)) => Ok("never: systemd does not let it".to_owned()),
+        (None, _) => skip("not a Mac: a server does not sleep by itself"),
     }
 }
 

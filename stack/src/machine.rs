@@ -36,6 +36,9 @@ pub struct Machine {
     pub uptime_s: Option<u64>,
     /// What matters on a Mac only.
     pub mac: Option<Mac>,
+    /// What matters on Linux only.
+    #[serde(default)]
+    pub linux: Option<Linux>,
 }
 
 /// A graphics processor.
@@ -60,6 +63,18 @@ pub struct Disk {
     pub path: PathBuf,
     /// What an ordinary user can still write, in bytes.
     pub available_bytes: u64,
+}
+
+/// Each way in which systemd has a machine sleep.
+pub const SLEEP_TARGETS: [&str; 4] = ["sleep.target", "suspend.target", "hibernate.target", "hybrid-sleep.target"];
+
+/// How a Linux machine is set up.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Linux {
+    /// Whether systemd lets it sleep; `None` where that does not run the machine.
+    pub sleeps: Option<bool>,
+    /// The firewall that is on, by its name, of those that we know.
+    pub firewall: Option<String>,
 }
 
 /// How a Mac is set up.

@@ -127,7 +127,7 @@ fn address(session: &Session, observed: &Observed) -> Result<(IpAddr, Option<Str
     let resolved = (session.host(), 0).to_socket_addrs().ok().and_then(|mut found| found.next()).map(|it| it.ip());
     let is_seen = |address: &IpAddr| !address.is_loopback();
     // By way of a tunnel it is reached at a loopback, where everything is open by design.
-    let seen = resolved.or(observed.reached_at).filter(is_seen).or(told).or(resolved);
+    let seen = resolved.filter(is_seen).or(observed.reached_at.filter(is_seen)).or(told).or(resolved);
     let name = resolved.filter(is_seen).map(|_| session.host().to_owned());
     seen.map(|address| (address, name)).ok_or_else(|| {
         Failure::new(Class::Unreachable, format!("nobody knows an address of {}", session.host())).into()

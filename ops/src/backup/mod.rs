@@ -14,6 +14,7 @@ mod schedule;
 mod volume;
 
 use std::{
+    io::{self, Read},
     ops::ControlFlow,
     path::{Path, PathBuf},
     sync::Arc,
@@ -58,6 +59,24 @@ const AGENT_FILES: [&str; 10] = [
 
 /// Bytes that were moved since it was last called, from any thread; [`ControlFlow::Break`] ends the run.
 pub type Watch = Arc<dyn Fn(u64) -> ControlFlow<()> + Send + Sync>;
+
+/// Tells of what is read.
+pub(crate) struct Watched<R> {
+    /// Where it is read from.
+    pub(crate) from: R,
+    /// Who is told.
+    pub(crate) watch: Watch,
+}
+
+impl<R: Read> Read for Watched<R> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let len = self.from.read(into)?;
+        match (self.watch)(len as u64).is_break() {
+            true => Err(io::Error::other("it was asked to stop")),
+            false => Ok(len),
+        }
+    }
+}
 
 /// A repository and what belongs into it.
 pub struct Backup {

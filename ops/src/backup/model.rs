@@ -16,7 +16,7 @@ use tar::{Archive, Builder, EntryType, Header};
 use tempfile::NamedTempFile;
 
 use super::{
-    Watch,
+    Watch, Watched,
     manifest::{MANIFESTS, blob, parse, path},
 };
 
@@ -60,7 +60,7 @@ pub fn export(store: &Path, model: &str, file: &Path, begin: impl FnOnce(u64) ->
     for blob in &named {
         let at = store.join(&blob.path);
         let content = File::open(&at).doing("cannot read", &at)?;
-        let mut content = HashingReader::new(Watched { from: content, watch: &watch });
+        let mut content = HashingReader::new(Watched { from: content, watch: watch.clone() });
         append(&mut archive, &blob.path, blob.size, &mut content).doing("cannot write", file)?;
         if content.finish() != (blob.digest, blob.size) {
             return Err(damaged(&at, "it does not have the digest that its manifest says"));
@@ -86,7 +86,7 @@ fn append<W: io::Write>(archive: &mut Builder<W>, path: &Path, size: u64, conten
 pub fn import(store: &Path, file: &Path, begin: impl FnOnce(u64) -> Watch) -> Result<Vec<Moved>, Failure> {
     let opened = File::open(file).doing("cannot read", file)?;
     let watch = begin(opened.metadata().doing("cannot read", file)?.len());
-    let mut archive = Archive::new(Watched { from: opened, watch: &watch });
+    let mut archive = Archive::new(Watched { from: opened, watch: watch.clone() });
     let mut moved = Vec::new();
     let mut placed = BTreeSet::new();
     let wrong = |why: &str| damaged(file, why);
@@ -178,20 +178,4 @@ fn flush(folder: &Path) -> Result<(), Failure> {
 fn damaged(at: &Path, why: &str) -> Failure {
     Failure::new(Class::Failed, format!("{} is not whole: {why}", at.display()))
         .hint("pull the model again, or restore it from a backup")
-}
-
-/// Tells of what is read.
-struct Watched<'w, R> {
-    from: R,
-    watch: &'w Watch,
-}
-
-impl<R: Read> Read for Watched<'_, R> {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        let len = self.from.read(into)?;
-        match (self.watch)(len as u64).is_break() {
-            true => Err(io::Error::other("it was asked to stop")),
-            false => Ok(len),
-        }
-    }
 }

@@ -102,6 +102,15 @@ impl Step {
     pub fn is_done(&self) -> bool {
         self.output.path().exists()
     }
+
+    /// How much of [`Step::bytes`] is there.
+    pub fn done_bytes(&self) -> u64 {
+        match &self.output {
+            Output::File(file) => part(file).metadata().map_or(0, |meta| meta.len()),
+            // The mark has the name of what it is about.
+            Output::Mark(mark) => below(&mark.with_extension("")),
+        }
+    }
 }
 
 /// Everything up to the file that the engine is given.
@@ -126,6 +135,16 @@ impl Plan {
         let missing = self.steps.iter().filter(|step| !step.is_done()).filter_map(|step| step.bytes);
         missing.sum::<u64>() + self.steps.last().and_then(|step| step.bytes).unwrap_or(0)
     }
+}
+
+/// Bytes of all files below a folder.
+fn below(folder: &Path) -> u64 {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let bytes = entries.filter_map(|entry| match entry.file_type().ok()?.is_dir() {
+        true => Some(below(&entry.path())),
+        false => Some(entry.metadata().ok()?.len()),
+    });
+    bytes.sum()
 }
 
 /// Where a file is written before it is whole. The ending stays, for tools that look at it.

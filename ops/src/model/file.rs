@@ -14,7 +14,7 @@ use stack::failure::{Class, Doing, Failure};
 use wire::gguf::pieces::{Part, join};
 
 use super::gguf;
-use crate::backup::Watch;
+use crate::backup::{Watch, Watched};
 
 /// A model's file.
 #[derive(Debug)]
@@ -59,7 +59,7 @@ impl Whole {
             file.seek(SeekFrom::Start(part.start))?;
             read = Box::new(read.chain(file.take(part.bytes)).chain(io::repeat(0).take(part.padding)));
         }
-        Ok(Watched { read, watch })
+        Ok(Watched { from: read, watch })
     }
 
     /// What the engine calls it.
@@ -90,19 +90,4 @@ pub(super) fn digest(
         }
     }
     Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
-}
-
-struct Watched<R> {
-    read: R,
-    watch: Watch,
-}
-
-impl<R: Read> Read for Watched<R> {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        let len = self.read.read(into)?;
-        match (self.watch)(len as u64).is_break() {
-            true => Err(io::Error::other("it was asked to stop")),
-            false => Ok(len),
-        }
-    }
 }

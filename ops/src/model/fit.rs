@@ -216,7 +216,7 @@ fn row(attention: Option<&Attention>, weights: &Weights, host: &Host, serving: &
         Some(weights.bytes? + kv_bytes(attention, serving) + compute_bytes(attention, serving))
     };
     let total = total_at(serving);
-    let (verdict, needs) = judge(weights, total, host, serving, &total_at);
+    let (verdict, needs) = beside_disk(weights, host, judge(weights, total, host, serving, &total_at));
     let limit = host.memory_gb_per_s.zip(weights.bytes).and_then(|(gb_per_s, bytes)| {
         let limit = tokens_per_second(gb_per_s, (bytes as f64 * weights.active_share) as u64)?;
         Some((limit * 10.0).round() / 10.0)
@@ -232,23 +232,20 @@ fn row(attention: Option<&Attention>, weights: &Weights, host: &Host, serving: &
     }
 }
 
-fn judge(
+/// What is said of memory, and of the disk where that is too small. Whoever makes room is to know whether that is all.
+fn beside_disk(
     weights: &Weights,
-    total: Option<u64>,
     host: &Host,
-    serving: &Serving,
-    total_at: &dyn Fn(&Serving) -> Option<u64>,
+    (verdict, needs): (Verdict, Option<String>),
 ) -> (Verdict, Option<String>) {
-    let (verdict, needs) = in_memory(weights, total, host, serving, total_at);
     let lacking = weights.bytes.zip(host.free_disk_bytes).filter(|(bytes, free)| !weights.is_here && bytes > free);
     let Some((bytes, free)) = lacking else { return (verdict, needs) };
-    // Whoever makes room is to know whether that is all.
     let memory = needs.filter(|_| verdict == Verdict::DoesNotFit).map(|needs| format!("{needs}, and "));
     let disk = super::gigabytes(bytes - free);
     (Verdict::DoesNotFit, Some(format!("{}{disk} more free on the disk of the models", memory.unwrap_or_default())))
 }
 
-fn in_memory(
+fn judge(
     weights: &Weights,
     total: Option<u64>,
     host: &Host,

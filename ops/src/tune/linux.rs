@@ -2,28 +2,17 @@
 
 use std::fs;
 
-use super::{Change, Seen, Tuning, command, said};
+use stack::{machine::SLEEP_TARGETS, observed::Observed};
 
-/// Each way to sleep.
-const TARGETS: [&str; 4] = ["sleep.target", "suspend.target", "hibernate.target", "hybrid-sleep.target"];
+use super::{Change, Seen, Tuning, command};
 
 /// Above this the kernel swaps a model out to keep files in memory that nobody reads again.
 const SWAPPINESS: u32 = 10;
 
-pub(super) fn look() -> Seen {
+pub(super) fn look(observed: &Observed) -> Seen {
     let swappiness = fs::read_to_string("/proc/sys/vm/swappiness").ok().and_then(|text| text.trim().parse().ok());
-    Seen { sleeps: sleeps(), swappiness, ..Seen::default() }
-}
-
-/// `None` where systemd does not run the machine.
-fn sleeps() -> Option<bool> {
-    let running = said("systemctl", &["is-system-running"])?;
-    if !["running", "degraded", "starting", "initializing"].contains(&running.trim()) {
-        return None;
-    }
-    let words: Vec<&str> = ["is-enabled"].into_iter().chain(TARGETS).collect();
-    let states = said("systemctl", &words)?;
-    Some(states.lines().any(|state| state.trim() != "masked"))
+    let linux = observed.facts.as_ref().and_then(|machine| machine.linux.as_ref());
+    Seen { sleeps: linux.and_then(|linux| linux.sleeps), swappiness, ..Seen::default() }
 }
 
 pub(super) fn tune(seen: &Seen) -> Tuning {
@@ -56,6 +45,6 @@ pub(super) fn revert(seen: &Seen, before: &Seen) -> Tuning {
 }
 
 fn systemctl(verb: &str) -> stack::process::Command {
-    let words: Vec<&str> = [verb].into_iter().chain(TARGETS).collect();
+    let words: Vec<&str> = [verb].into_iter().chain(SLEEP_TARGETS).collect();
     command("systemctl", &words)
 }

@@ -170,7 +170,7 @@ fn before(path: &Path) -> Result<Option<Seen>, Failure> {
 fn look(observed: &Observed) -> Seen {
     match observed.system.as_str() {
         "Darwin" => mac::look(observed),
-        _ => linux::look(),
+        _ => linux::look(observed),
     }
 }
 

@@ -17,12 +17,13 @@ use ops::model::{
 use stack::{
     failure::{Class, Doing, Failure},
     observed::Question,
+    protocol::Progress,
     settings::value,
 };
 
 use super::bring;
 use crate::{
-    cli,
+    cli, progress,
     report::{self, Exit},
     session::Session,
 };
@@ -58,7 +59,15 @@ pub(super) fn run(mut session: Session, args: &cli::ModelConvert) -> Result<Exit
     // Planned again after each step: the tools that it brought are there then, and so is the first shard.
     while let Some(step) = plan()?.steps.into_iter().find(|step| !step.is_done()) {
         report::say(&step.what);
-        convert::run(&step, &log, &mut || session.interrupt.check())?;
+        let ran = convert::run(&step, &log, &mut || {
+            if step.bytes.is_some() {
+                let (what, done_bytes) = (step.what.clone(), step.done_bytes());
+                progress::show(&Progress { what, done_bytes, total_bytes: step.bytes });
+            }
+            session.interrupt.check()
+        });
+        progress::clear();
+        ran?;
     }
     let mut request = convert::request(&name, &first.folder)?;
     request.system = args.system.clone().unwrap_or(request.system);

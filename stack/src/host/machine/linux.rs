@@ -1,9 +1,12 @@
 //! Linux: what /proc and /etc say, and NVIDIA's own tool.
 
-use std::fs;
+use std::{collections::BTreeMap, fs};
 
 use super::{ask, network_of};
-use crate::machine::{Gpu, Machine};
+use crate::{
+    machine::{Gpu, Linux, Machine, SLEEP_TARGETS},
+    process::{self, Command},
+};
 
 pub(super) fn system() -> Machine {
     let read = |path| fs::read_to_string(path).unwrap_or_default();
@@ -18,8 +21,34 @@ pub(super) fn system() -> Machine {
             .unwrap_or_default(),
         on_link: on_link(&read("/proc/net/if_inet6")),
         uptime_s: uptime(),
+        linux: Some(Linux { sleeps: sleeps(), firewall: firewall(&read("/etc/ufw/ufw.conf")) }),
         ..Machine::default()
     }
+}
+
+/// `None` where systemd does not run the machine.
+fn sleeps() -> Option<bool> {
+    let running = systemctl(&["is-system-running"])?;
+    if !["running", "degraded", "starting", "initializing"].contains(&running.trim()) {
+        return None;
+    }
+    let words: Vec<&str> = ["is-enabled"].into_iter().chain(SLEEP_TARGETS).collect();
+    let states = systemctl(&words)?;
+    Some(states.lines().any(|state| state.trim() != "masked"))
+}
+
+/// What it says, whatever it ends with: it fails to say no.
+fn systemctl(args: &[&str]) -> Option<String> {
+    let args = args.iter().map(|arg| (*arg).to_owned()).collect();
+    let command = Command { program: process::find("systemctl")?, args, env: BTreeMap::new() };
+    Some(process::ask(&command, "").ok()?.stdout)
+}
+
+/// Whether ufw is on is for root to ask; whether it is meant to be stands in its file.
+fn firewall(ufw_conf: &str) -> Option<String> {
+    let ufw = ufw_conf.lines().any(|line| line.trim() == "ENABLED=yes").then_some("ufw");
+    let firewalld = || ask("firewall-cmd", &["--state"]).filter(|state| state.trim() == "running").map(|_| "firewalld");
+    ufw.or_else(firewalld).map(str::to_owned)
 }
 
 /// In seconds.
@@ -76,6 +105,12 @@ mod tests {
         assert_eq!(field(cpuinfo, "model name"), Some("AMD EPYC 7763: 64-Core"));
         assert_eq!(field("MemTotal:       24626684 kB\n", "MemTotal").and_then(kibibytes), Some(25_217_724_416));
         assert_eq!(field("MemTotal 1\n", "MemTotal"), None);
+    }
+
+    #[test]
+    fn a_firewall_is_known_by_its_own_file() {
+        assert_eq!(firewall("# yes or no\nENABLED=yes\nLOGLEVEL=low\n").as_deref(), Some("ufw"));
+        assert_eq!(firewall("#ENABLED=yes\nENABLED=no\n"), None);
     }
 
     #[test]

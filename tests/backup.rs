@@ -339,6 +339,7 @@ fn it_is_scheduled_once_and_what_is_scheduled_works() {
     let stage = Stage::deployed();
     with_cron(&stage);
     stage.write("table", "0 5 * * * theirs\n");
+    stage.run("backup schedule --repository elsewhere").exits(2).says("the repository of stack.toml");
     stage.ok("backup schedule");
     let shown = stage.ok("backup schedule --at 03:30 --json").json();
     assert_eq!(shown["by"], "cron");

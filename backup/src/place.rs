@@ -13,6 +13,8 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use rustix::fs::{AtFlags, CWD, Gid, Mode, Timespec, Timestamps, Uid};
+use rustix::io::Errno;
+use rustix::process::{Pid, test_kill_process};
 
 use crate::disk::{self, FileWriter, Output};
 use crate::known::Key;
@@ -102,6 +104,19 @@ pub(crate) fn free_name(folder: &Path) -> PathBuf {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     folder.join(format!("{PREFIX}{}-{number}", std::process::id()))
+}
+
+/// Removes from a folder what a restore that was killed has left there.
+pub(crate) fn sweep(folder: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let maker = |name: &str| Pid::from_raw(name.strip_prefix(PREFIX)?.split_once('-')?.0.parse().ok()?);
+        let maker = entry.file_name().to_str().and_then(maker);
+        if maker.is_some_and(|pid| test_kill_process(pid) == Err(Errno::SRCH)) {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// A file on its way to its name. It goes again if it does not get there.

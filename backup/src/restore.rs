@@ -182,7 +182,7 @@ impl Repository {
         let mut trees = Vec::new();
         for (name, target, listing) in self.trees(&index, id, options)? {
             let at = |source| RestoreError::Target { path: target.clone(), source };
-            fs::create_dir_all(target).map_err(at)?;
+            fs::create_dir_all(target).and_then(|()| place::sweep(target)).map_err(at)?;
             check(name, &listing, place::folds_case(target).map_err(at)?)?;
             trees.push((name, target.canonicalize().map_err(at)?, listing));
         }
@@ -285,7 +285,8 @@ impl Run<'_> {
         let others: Vec<Entry> = listing.entries().filter(|it| !is_early(it)).collect();
         let of = |kind: Kind| others.iter().filter(move |it| it.kind == kind);
         for entry in of(Kind::Folder) {
-            self.tell(entry, self.at(entry).and_then(|at| place::folders(&self.target, &at).map_err(said)));
+            let make = |at: PathBuf| place::folders(&self.target, &at).and_then(|()| place::sweep(&at)).map_err(said);
+            self.tell(entry, self.at(entry).and_then(make));
         }
         self.files(listing.entries().filter(is_early), workers);
         for entry in of(Kind::Hardlink) {

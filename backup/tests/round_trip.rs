@@ -132,6 +132,28 @@ fn one_small_file_that_has_no_place_keeps_no_other_from_its_own() {
 }
 
 #[test]
+fn what_a_killed_restore_has_left_goes_with_the_next() {
+    let place = tempfile::tempdir().unwrap();
+    let (from, to) = (place.path().join("from"), place.path().join("to"));
+    fs::create_dir_all(from.join("deep")).unwrap();
+    fs::write(from.join("deep/file"), "text").unwrap();
+    let repository = Repository::at_or_new(&place.path().join("repository")).unwrap();
+    let saved = save(&repository, &folder(&from), 0);
+    fs::create_dir_all(to.join("deep")).unwrap();
+    // No process has so large a number; and what a living one makes is its own.
+    let of = |pid: u32| format!(".restore-{pid}-0");
+    let (dead, alive) = (of(i32::MAX.cast_unsigned()), of(std::os::unix::process::parent_id()));
+    for name in [&dead, &alive] {
+        fs::write(to.join(name), "half").unwrap();
+        fs::write(to.join("deep").join(name), "half").unwrap();
+    }
+    assert_eq!(restore(&repository, &saved.id, "data", &to).failed, []);
+    for folder in [to.clone(), to.join("deep")] {
+        assert_eq!((folder.join(&dead).exists(), folder.join(&alive).exists()), (false, true));
+    }
+}
+
+#[test]
 fn a_raw_object_is_the_file_and_text_is_compressed() {
     let place = tempfile::tempdir().unwrap();
     let from = place.path().join("from");

@@ -41,6 +41,12 @@ struct Found {
 
 pub(crate) fn run(settings: Option<&Path>, args: cli::Backup) -> Result<Exit> {
     let repository = args.repository.as_deref();
+    if matches!(args.verb, Some(BackupVerb::Schedule { .. })) && repository.is_some() {
+        // It would save to one and be watched in the other.
+        return Err(Failure::new(Class::Settings, "what runs by schedule saves to the repository of stack.toml")
+            .hint("set backup.repository there, `cargo xtask deploy`, and then schedule")
+            .into());
+    }
     let found = match &args.source_dir {
         Some(folder) => of_folder(repository, Some(folder))?,
         None => match find(settings, repository)? {

@@ -107,8 +107,8 @@ impl Session {
 
     /// Asks for the password that sudo wants there; it is good for as long as this session lasts.
     pub(crate) fn ask_sudo(&mut self) -> Result<()> {
-        let password = report::ask_unseen(&format!("password for sudo on {}: ", self.host()))?;
-        Ok(self.client.authorize(Secret::new(password))?)
+        let host = self.host().to_owned();
+        ask_sudo(&mut self.client, &host)
     }
 
     /// How the host is called in what we say.
@@ -126,6 +126,12 @@ pub(crate) enum Need {
     Look,
     /// The same, and it has to run in whatever the host runs it in: for those who change.
     This,
+}
+
+/// Asks for the password that sudo wants on `host`.
+pub(crate) fn ask_sudo(client: &mut Client, host: &str) -> Result<()> {
+    let password = report::ask_unseen(&format!("password for sudo on {host}: "))?;
+    Ok(client.authorize(Secret::new(password))?)
 }
 
 /// This machine in process, another one over ssh.

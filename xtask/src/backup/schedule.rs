@@ -3,13 +3,13 @@
 use anyhow::Result;
 use chrono::{DateTime, Local};
 use serde_json::json;
-use stack::{process::Command, secret::Secret, settings::TimeOfDay, transport::Client};
+use stack::{process::Command, settings::TimeOfDay, transport::Client};
 
 use super::Found;
 use crate::{
     cli::RootPart,
     report::{self, Exit},
-    session::{Interrupt, Session},
+    session::{self, Interrupt, Session},
     there::{self, As},
 };
 
@@ -81,7 +81,7 @@ fn as_root(client: &mut Client, host: &str, commands: Vec<Command>, how: &How, i
         return Ok(());
     }
     if how.ask_sudo {
-        client.authorize(Secret::new(report::ask_unseen(&format!("password for sudo on {host}: "))?))?;
+        session::ask_sudo(client, host)?;
     }
     Ok(client.as_root("schedule", commands, &mut |_| interrupt.check())?)
 }

@@ -39,7 +39,7 @@ pub use self::{
     model::{Moved, export, import},
     preflight::{Allowed, Preflight},
     run::{Ran, SaveRequest, prune},
-    schedule::{Scheduled, as_root, is_scheduled, schedule, unschedule},
+    schedule::{Scheduled, Wanted, as_root, is_scheduled, schedule, unschedule},
     volume::{Volume, restore_source, tell_source},
 };
 

@@ -34,10 +34,21 @@ struct Task {
     /// What it is to a person.
     what: &'static str,
     program: PathBuf,
-    args: Vec<&'static str>,
+    args: Vec<String>,
     log: PathBuf,
     at: TimeOfDay,
     weekly: bool,
+}
+
+/// What is to run by itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted {
+    /// When each day.
+    pub at: TimeOfDay,
+    /// Whether there is a drill each week as well.
+    pub drill: bool,
+    /// Another repository than that of the settings.
+    pub repository: Option<PathBuf>,
 }
 
 /// What was put in place.
@@ -59,11 +70,11 @@ enum Scheduler {
 }
 
 /// What root has to do before [`schedule`] and [`unschedule`], which need no root themselves: on a Mac, whatever launchd
-/// has not as it should. `at`: when each day; `None`: no longer.
-pub fn as_root(backup: &Backup, at: Option<TimeOfDay>, drill: bool) -> Result<Vec<Command>, Failure> {
+/// has not as it should. `None`: no longer.
+pub fn as_root(backup: &Backup, wanted: Option<&Wanted>) -> Result<Vec<Command>, Failure> {
     let root = &stack_of(backup)?.root;
     let Scheduler::Launchd { user, home } = Scheduler::find(backup)? else { return Ok(Vec::new()) };
-    let tasks = at.map_or(Ok(Vec::new()), |at| tasks(root, at, drill))?;
+    let tasks = wanted.map_or(Ok(Vec::new()), |wanted| tasks(root, wanted))?;
     let mut commands = Vec::new();
     for name in names(root) {
         let is_loaded = process::look_up("launchctl", &["print", &format!("system/{name}")]).is_some();
@@ -84,15 +95,15 @@ pub fn as_root(backup: &Backup, at: Option<TimeOfDay>, drill: bool) -> Result<Ve
     Ok(commands)
 }
 
-/// Has the host back up each day at `at`.
-pub fn schedule(backup: &Backup, at: TimeOfDay, drill: bool, now: DateTime<Local>) -> Result<Scheduled, Failure> {
+/// Has the host back up each day.
+pub fn schedule(backup: &Backup, wanted: &Wanted, now: DateTime<Local>) -> Result<Scheduled, Failure> {
     let stack = stack_of(backup)?;
-    let tasks = tasks(&stack.root, at, drill)?;
+    let tasks = tasks(&stack.root, wanted)?;
     let scheduler = Scheduler::find(backup)?;
     scheduler.remove(&stack.root)?;
     scheduler.put(&stack.root, &tasks)?;
     let by = scheduler.name();
-    let words = format!("daily at {at} by {by}");
+    let words = format!("daily at {} by {by}", wanted.at);
     backup.write_down(|backups| backups.scheduled = Some(words))?;
     let next_drill = tasks.get(1).map(|task| next(now, task));
     Ok(Scheduled { by, next: next(now, &tasks[0]), next_drill })
@@ -128,28 +139,29 @@ fn stack_of(backup: &Backup) -> Result<&Stack, Failure> {
     })
 }
 
-fn tasks(root: &Root, at: TimeOfDay, drill: bool) -> Result<Vec<Task>, Failure> {
+fn tasks(root: &Root, wanted: &Wanted) -> Result<Vec<Task>, Failure> {
     if !root.program().exists() {
         let message = format!("nothing is deployed in {}", root.path().display());
         return Err(Failure::new(Class::Nothing, message).hint("`cargo xtask deploy`, then schedule"));
     }
-    Ok(all_tasks(root, at, drill))
+    Ok(all_tasks(root, wanted))
 }
 
-fn all_tasks(root: &Root, at: TimeOfDay, drill: bool) -> Vec<Task> {
-    let task = |what, args, at, weekly| Task {
+fn all_tasks(root: &Root, Wanted { at, drill, repository }: &Wanted) -> Vec<Task> {
+    let named = repository.iter().flat_map(|it| ["--repository".to_owned(), it.display().to_string()]);
+    let task = |what, words: &[&str], at, weekly| Task {
         name: format!("{}-{what}", name(root)),
         what,
         program: root.program(),
-        args,
+        args: words.iter().map(|word| (*word).to_owned()).chain(named.clone()).collect(),
         log: root.logs().join("backup.log"),
         at,
         weekly,
     };
-    let mut tasks = vec![task("backup", vec!["backup"], at, false)];
-    if drill {
-        let later = TimeOfDay { hour: (at.hour + DRILL_AFTER) % 24, ..at };
-        tasks.push(task("drill", vec!["backup", "drill"], later, true));
+    let mut tasks = vec![task("backup", &["backup"], *at, false)];
+    if *drill {
+        let later = TimeOfDay { hour: (at.hour + DRILL_AFTER) % 24, ..*at };
+        tasks.push(task("drill", &["backup", "drill"], later, true));
     }
     tasks
 }
@@ -258,7 +270,7 @@ impl Scheduler {
 
 /// A launchd daemon under the user's name: an agent would run only while somebody is logged in.
 fn plist(task: &Task, user: &str, home: &Path) -> String {
-    let words = [task.program.display().to_string()].into_iter().chain(task.args.iter().map(ToString::to_string));
+    let words = [task.program.display().to_string()].into_iter().chain(task.args.iter().cloned());
     let words: String = words.map(|it| format!("    <string>{}</string>\n", escape(&it))).collect();
     let weekday = if task.weekly { "    <key>Weekday</key><integer>0</integer>\n" } else { "" };
     let log = escape(&task.log.display().to_string());
@@ -291,7 +303,7 @@ fn escape(text: &str) -> String {
 }
 
 fn service(task: &Task) -> String {
-    let words = [task.program.display().to_string()].into_iter().chain(task.args.iter().map(ToString::to_string));
+    let words = [task.program.display().to_string()].into_iter().chain(task.args.iter().cloned());
     // systemd reads quotes and backslashes as a shell does, and `%` and `$` as its own.
     let quote = |it: String| {
         format!("\"{}\"", it.replace('\\', "\\\\").replace('"', "\\\"").replace('%', "%%").replace('$', "$$"))
@@ -335,11 +347,14 @@ fn marks(root: &Root) -> [String; 2] {
 }
 
 fn block(root: &Root, tasks: &[Task]) -> String {
-    let quote = |path: &Path| format!("'{}'", path.display().to_string().replace('\'', "'\\''").replace('%', "\\%"));
+    let quote = |text: String| format!("'{}'", text.replace('\'', "'\\''").replace('%', "\\%"));
+    let is_plain = |text: &str| text.chars().all(|c| c.is_ascii_alphanumeric() || "-_./".contains(c));
+    let word = |text: &String| if is_plain(text) { text.clone() } else { quote(text.clone()) };
     let line = |task: &Task| {
         let (minute, hour, day) = (task.at.minute, task.at.hour, if task.weekly { "0" } else { "*" });
-        let (program, log) = (quote(&task.program), quote(&task.log));
-        format!("{minute} {hour} * * {day} PATH={PATH} {program} {} >>{log} 2>&1\n", task.args.join(" "))
+        let (program, log) = (quote(task.program.display().to_string()), quote(task.log.display().to_string()));
+        let words: Vec<String> = task.args.iter().map(word).collect();
+        format!("{minute} {hour} * * {day} PATH={PATH} {program} {} >>{log} 2>&1\n", words.join(" "))
     };
     let [begin, end] = marks(root);
     format!("{begin}{}{end}", tasks.iter().map(line).collect::<String>())
@@ -403,7 +418,7 @@ mod tests {
     }
 
     fn both() -> Vec<Task> {
-        all_tasks(&root(), TimeOfDay { hour: 20, minute: 5 }, true)
+        all_tasks(&root(), &Wanted { at: TimeOfDay { hour: 20, minute: 5 }, drill: true, repository: None })
     }
 
     #[test]

@@ -9,7 +9,7 @@ mod schedule;
 use std::path::Path;
 
 use anyhow::Result;
-use ops::backup::Backup;
+use ops::backup::{Backup, Wanted};
 use stack::{
     backup::Backups,
     failure::{Class, Failure},
@@ -41,12 +41,6 @@ struct Found {
 
 pub(crate) fn run(settings: Option<&Path>, args: cli::Backup) -> Result<Exit> {
     let repository = args.repository.as_deref();
-    if matches!(args.verb, Some(BackupVerb::Schedule { .. })) && repository.is_some() {
-        // It would save to one and be watched in the other.
-        return Err(Failure::new(Class::Settings, "what runs by schedule saves to the repository of stack.toml")
-            .hint("set backup.repository there, `cargo xtask deploy`, and then schedule")
-            .into());
-    }
     let found = match &args.source_dir {
         Some(folder) => of_folder(repository, Some(folder))?,
         None => match find(settings, repository)? {
@@ -57,6 +51,7 @@ pub(crate) fn run(settings: Option<&Path>, args: cli::Backup) -> Result<Exit> {
                         *session,
                         at,
                         remove,
+                        repository.and_then(Path::to_str),
                         &schedule::How { ask_sudo, root_part: None, json },
                     );
                 }
@@ -73,8 +68,10 @@ pub(crate) fn run(settings: Option<&Path>, args: cli::Backup) -> Result<Exit> {
         Some(BackupVerb::Drill { id, source, json }) => check::drill(&found, &id, source.as_deref(), json),
         Some(BackupVerb::Prune { dry_run, forget, json }) => save::prune(&found.backup, dry_run, &forget, json),
         Some(BackupVerb::Schedule { at, remove, ask_sudo, root_part, json }) => {
-            let wanted = (!remove).then(|| at.unwrap_or(found.settings.at));
-            schedule::run(found, wanted, &schedule::How { ask_sudo, root_part, json })
+            let repository = repository.map(std::path::absolute).transpose()?;
+            let (at, drill) = (at.unwrap_or(found.settings.at), found.settings.drill);
+            let wanted = (!remove).then_some(Wanted { at, drill, repository });
+            schedule::run(found, wanted.as_ref(), &schedule::How { ask_sudo, root_part, json })
         }
         Some(BackupVerb::Export { model, file }) => back::export(&found, &model, &file),
         Some(BackupVerb::Import { file }) => back::import(&found, &file),

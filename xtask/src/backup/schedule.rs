@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use chrono::{DateTime, Local};
+use ops::backup::Wanted;
 use serde_json::json;
 use stack::{process::Command, settings::TimeOfDay, transport::Client};
 
@@ -20,11 +21,10 @@ pub(super) struct How {
     pub(super) json: bool,
 }
 
-/// `at`: when each day; `None`: no longer.
-pub(super) fn run(found: Found, at: Option<TimeOfDay>, how: &How) -> Result<Exit> {
-    let drill = found.settings.drill;
+/// `None`: no longer.
+pub(super) fn run(found: Found, wanted: Option<&Wanted>, how: &How) -> Result<Exit> {
     if how.root_part != Some(RootPart::Done) {
-        let commands = ops::backup::as_root(&found.backup, at, drill)?;
+        let commands = ops::backup::as_root(&found.backup, wanted)?;
         if how.root_part == Some(RootPart::Tell) {
             report::data(&format!("{}\n", serde_json::to_string(&commands)?))?;
             return Ok(Exit::Done);
@@ -33,12 +33,12 @@ pub(super) fn run(found: Found, at: Option<TimeOfDay>, how: &How) -> Result<Exit
             as_root(&mut client, "this machine", commands, how, &found.interrupt)?;
         }
     }
-    let Some(at) = at else {
+    let Some(wanted) = wanted else {
         ops::backup::unschedule(&found.backup)?;
         report::say("no backup runs by itself any more");
         return Ok(Exit::Done);
     };
-    let scheduled = ops::backup::schedule(&found.backup, at, drill, Local::now())?;
+    let scheduled = ops::backup::schedule(&found.backup, wanted, Local::now())?;
     if how.json {
         let value = json!({
             "by": scheduled.by,
@@ -58,11 +58,18 @@ pub(super) fn run(found: Found, at: Option<TimeOfDay>, how: &How) -> Result<Exit
 }
 
 /// The same on another machine: what root does there is run from here, where a person is who has the password.
-pub(super) fn run_there(mut session: Session, at: Option<TimeOfDay>, remove: bool, how: &How) -> Result<Exit> {
+pub(super) fn run_there(
+    mut session: Session,
+    at: Option<TimeOfDay>,
+    remove: bool,
+    repository: Option<&str>,
+    how: &How,
+) -> Result<Exit> {
     let at = at.map(|at| at.to_string());
     let words = |part| {
         let mut words = vec!["backup", "schedule", "--root-part", part];
         words.extend(at.iter().flat_map(|at| ["--at", at]));
+        words.extend(repository.iter().flat_map(|it| ["--repository", it]));
         words.extend(remove.then_some("--remove"));
         words.extend(how.json.then_some("--json"));
         words

@@ -31,7 +31,7 @@ use crate::{
     meter::{Meter, RequestFacts},
     queue::Turn,
     strip::Strip,
-    upstream::Answer,
+    upstream::{Answer, Fault},
 };
 
 /// The longest request but for a blob: a prompt of millions of tokens, or some hundred images.
@@ -163,7 +163,7 @@ impl Body for RequestBody {
 /// A response's body on its way to the client; finds out how the request ended. The request is over when this is
 /// dropped, which the server does as soon as it has the last byte, or has nobody to give it to.
 pub(crate) struct ResponseBody {
-    inner: Answer<Box<RequestBody>>,
+    inner: Answer<RequestBody>,
     watch: Option<Watch>,
     /// Set if the gateway asked for what the client did not.
     strip: Option<Strip>,
@@ -173,7 +173,7 @@ pub(crate) struct ResponseBody {
 }
 
 impl ResponseBody {
-    pub(crate) fn new(inner: Answer<Box<RequestBody>>, headers: &HeaderMap, meter: Meter, turn: Option<Turn>) -> Self {
+    pub(crate) fn new(inner: Answer<RequestBody>, headers: &HeaderMap, meter: Meter, turn: Option<Turn>) -> Self {
         let kind = kind(headers);
         let framing = match kind {
             Some(Kind::Ndjson | Kind::Events) => Some(Framing::Lines),
@@ -216,9 +216,9 @@ impl ResponseBody {
 
 impl Body for ResponseBody {
     type Data = Bytes;
-    type Error = hyper::Error;
+    type Error = Fault;
 
-    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
         loop {
             match ready!(Pin::new(&mut self.inner).poll_frame(cx)) {
                 Some(Ok(frame)) => {

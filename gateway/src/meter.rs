@@ -70,9 +70,9 @@ impl Meter {
         self.waited = self.started.elapsed();
     }
 
-    /// The gateway asks for the counters of a stream.
-    pub(crate) fn asks_for_usage(&mut self) {
-        self.asked_for_usage = true;
+    /// Whether the gateway asks for the counters of a stream.
+    pub(crate) fn asks_for_usage(&mut self, asks: bool) {
+        self.asked_for_usage = asks;
     }
 
     /// The gateway asked for them and the client did not.

@@ -62,12 +62,12 @@ pub(crate) async fn run(upstream: SocketAddr, metrics: Arc<Metrics>, mut warm: W
     }
 }
 
-async fn look(upstream: &Arc<Upstream<Empty<Bytes>>>) -> Result<(Tags, Ps), Reason> {
+async fn look(upstream: &Arc<Upstream>) -> Result<(Tags, Ps), Reason> {
     Ok((ask(upstream, "/api/tags").await?, ask(upstream, "/api/ps").await?))
 }
 
-async fn ask<T: DeserializeOwned>(upstream: &Arc<Upstream<Empty<Bytes>>>, path: &'static str) -> Result<T, Reason> {
-    let request = Request::get(path).header(HOST, upstream.host()).body(Empty::new())?;
+async fn ask<T: DeserializeOwned>(upstream: &Arc<Upstream>, path: &'static str) -> Result<T, Reason> {
+    let request = Request::get(path).header(HOST, upstream.host()).body(Empty::<Bytes>::new())?;
     let response = upstream.send(request).await?;
     if !response.status().is_success() {
         return Err(format!("{path} gives {}", response.status()).into());

@@ -21,13 +21,12 @@ use crate::{
     metrics::Metrics,
     queue::{Queue, Turn},
     reply::{self, Protocol, ReplyBody},
-    upstream::{Answer, NoAnswer, Upstream},
+    upstream::{Answer, Fault, Upstream},
 };
 
 /// The way to the engine.
 pub(crate) struct Proxy {
-    /// Bodies are boxed: hyper keeps room for 32 requests a connection, and a thousand streams have a thousand connections.
-    pub(crate) upstream: Arc<Upstream<Box<RequestBody>>>,
+    pub(crate) upstream: Arc<Upstream>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) door: Door,
     /// None: everyone goes through at once.
@@ -78,9 +77,7 @@ impl Proxy {
             if self.wishes != Wishes::default() || !head.headers.contains_key(EXPECT) {
                 body.begin().await;
             }
-            if self.add_wishes(endpoint, &mut body, &mut meter) {
-                head.headers.remove(CONTENT_LENGTH);
-            }
+            self.add_wishes(endpoint, &mut body, &mut meter);
             if let Some(queue) = &self.queue {
                 match queue.enter(&client).await {
                     Ok(begun) => turn = Some(begun),
@@ -89,35 +86,26 @@ impl Proxy {
                 meter.begins();
             }
         }
-        match self.upstream.send(Request::from_parts(head, Box::new(body))).await {
+        match self.upstream.send(Request::from_parts(head, body)).await {
             Ok(response) => pass_back(response, meter, turn),
             Err(error) => no_answer(&error, protocol, meter),
         }
     }
 
-    /// True if the body has become longer.
-    fn add_wishes(&self, endpoint: Endpoint, body: &mut RequestBody, meter: &mut Meter) -> bool {
+    fn add_wishes(&self, endpoint: Endpoint, body: &mut RequestBody, meter: &mut Meter) {
         match endpoint {
             Endpoint::OpenaiChat | Endpoint::OpenaiCompletions if self.wishes.usage => {
-                let is_added = body.insert("stream_options", "{\"include_usage\":true}");
-                if is_added {
-                    meter.asks_for_usage();
-                }
-                is_added
+                meter.asks_for_usage(body.insert("stream_options", "{\"include_usage\":true}"));
             }
             Endpoint::Generate | Endpoint::Chat | Endpoint::Embed if self.wishes.no_truncation => {
-                body.insert("truncate", "false")
+                body.insert("truncate", "false");
             }
-            _ => false,
+            _ => {}
         }
     }
 }
 
-fn pass_back(
-    response: Response<Answer<Box<RequestBody>>>,
-    mut meter: Meter,
-    turn: Option<Turn>,
-) -> Response<ReplyBody> {
+fn pass_back(response: Response<Answer<RequestBody>>, mut meter: Meter, turn: Option<Turn>) -> Response<ReplyBody> {
     let (mut head, body) = response.into_parts();
     meter.answered(head.status);
     head.version = Version::HTTP_11;
@@ -141,7 +129,7 @@ fn too_long(protocol: Protocol) -> Response<ReplyBody> {
     reply::error(StatusCode::PAYLOAD_TOO_LARGE, protocol, &message)
 }
 
-fn no_answer(error: &NoAnswer, protocol: Protocol, meter: Meter) -> Response<ReplyBody> {
+fn no_answer(error: &Fault, protocol: Protocol, meter: Meter) -> Response<ReplyBody> {
     if meter.request().was_too_long() {
         return refused(too_long(protocol), meter);
     }

@@ -11,7 +11,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{Request, header::HOST};
 use tokio::{task::JoinSet, time};
@@ -29,7 +28,7 @@ type Reason = Box<dyn std::error::Error + Send + Sync>;
 
 /// What is to be in memory, and how far that is.
 pub(crate) struct Warm {
-    upstream: Arc<Upstream<Full<Bytes>>>,
+    upstream: Arc<Upstream>,
     wanted: Vec<String>,
     /// Not asked for since the engine's start.
     due: Vec<String>,
@@ -73,7 +72,7 @@ fn is_same(listed: &str, name: &str) -> bool {
     listed.eq_ignore_ascii_case(name) || listed.eq_ignore_ascii_case(&format!("{name}:latest"))
 }
 
-async fn ask(upstream: &Arc<Upstream<Full<Bytes>>>, model: &str) -> Result<(), Reason> {
+async fn ask(upstream: &Arc<Upstream>, model: &str) -> Result<(), Reason> {
     let load = GenerateRequest {
         model: model.to_owned(),
         stream: Some(false),

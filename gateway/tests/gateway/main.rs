@@ -10,3 +10,4 @@ mod http;
 mod metering;
 mod stream;
 mod support;
+mod upstream;

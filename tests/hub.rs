@@ -33,6 +33,8 @@ pub(crate) enum Fault {
 struct State {
     /// By `USER/REPO/PATH`.
     files: BTreeMap<String, Vec<u8>>,
+    /// What is asked of everyone. Storage has never heard of it, and refuses it.
+    token: Option<&'static str>,
     /// For the next request whose target has this word.
     faults: Vec<(&'static str, Fault)>,
     asked: Vec<String>,
@@ -69,6 +71,11 @@ impl Hub {
     /// Publishes a file as `USER/REPO/PATH`.
     pub(crate) fn put(&self, path: &str, bytes: &[u8]) {
         self.state().files.insert(path.to_owned(), bytes.to_owned());
+    }
+
+    /// Nobody sees anything without this token.
+    pub(crate) fn lock(&self, token: &'static str) {
+        self.state().token = Some(token);
     }
 
     pub(crate) fn fail(&self, word: &'static str, fault: Fault) {
@@ -116,15 +123,26 @@ fn serve(stream: &TcpStream, state: &Mutex<State>, url: &str) -> std::io::Result
     while reader.read_line(&mut head)? > 2 {}
     let mut words = head.split_whitespace();
     let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
-    let ranged = head.lines().find_map(|line| {
-        let (name, value) = line.split_once(": ")?;
-        name.eq_ignore_ascii_case("range").then(|| value.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok())?
-    });
+    let header = |wanted: &str| {
+        let mut headers = head.lines().filter_map(|line| line.split_once(": "));
+        headers.find_map(|(name, value)| name.eq_ignore_ascii_case(wanted).then_some(value))
+    };
+    let ranged = header("range").and_then(|value| value.strip_prefix("bytes=")?.strip_suffix('-')?.parse().ok());
+    let token = header("authorization").and_then(|value| value.strip_prefix("Bearer "));
     let (mut answer, fault) = {
         let mut state = state.lock().unwrap();
         state.asked.push(format!("{method} {target} {}", ranged.unwrap_or(0)));
         let at = state.faults.iter().position(|(word, _)| method == "GET" && target.contains(word));
-        (answer(&state, target, ranged, url), at.map(|at| state.faults.remove(at).1))
+        let answer = match state.token {
+            Some(_) if target.starts_with("/storage/") && token.is_some() => {
+                Answer::refusal("400 Bad Request", "signed twice")
+            }
+            Some(wanted) if !target.starts_with("/storage/") && token != Some(wanted) => {
+                Answer::refusal("401 Unauthorized", "Invalid username or password.")
+            }
+            _ => answer(&state, target, ranged, url),
+        };
+        (answer, at.map(|at| state.faults.remove(at).1))
     };
     let mut sent = answer.body.len();
     match fault {
@@ -184,6 +202,8 @@ fn answer(state: &State, target: &str, ranged: Option<usize>, url: &str) -> Answ
     if !is_large(file) {
         return Answer::new("200 OK", format!("x-repo-commit: {COMMIT}\r\netag: \"{etag}\"\r\n"), bytes.as_slice());
     }
+    // Of another name, as storage is: what lets into the hub is not sent on to it.
+    let url = if state.token.is_some() { url.replace("127.0.0.1", "localhost") } else { url.to_owned() };
     let headers = format!(
         "location: {url}/storage/{etag}\r\nx-repo-commit: {COMMIT}\r\nx-linked-size: {size}\r\nx-linked-etag: \"{etag}\"\r\n"
     );

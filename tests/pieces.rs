@@ -117,6 +117,23 @@ fn pieces_become_the_model_that_they_were_and_answer() {
 }
 
 #[test]
+fn who_is_logged_in_at_the_hub_has_what_it_shows_to_some_only() {
+    const TOKEN: &str = "hf_fortysecret";
+    let Some(scene) = Scene::new() else { return };
+    scene.hub.lock(TOKEN);
+    scene.run(&format!("pull {NAME}")).exits(10).says("or shows it to some only");
+    fs::write(scene.stage.path("token"), format!("{TOKEN}\n")).unwrap();
+    let login = |name: &str, value: &str| {
+        let command = format!("{name}={value} HF_ENDPOINT={} exec $XTASK model", scene.hub.url);
+        scene.stage.start_shell(&format!("{command} pull {NAME}")).finish()
+    };
+    login("HF_TOKEN", "hf_wrong").exits(10);
+    let pulled = login("HF_TOKEN_PATH", &scene.stage.path("token").display().to_string()).exits(0);
+    assert!(!format!("{}{}", pulled.stdout, pulled.stderr).contains(TOKEN));
+    assert!(scene.is_registered());
+}
+
+#[test]
 fn a_piece_that_is_not_what_the_hub_lists_is_thrown_away() {
     let Some(scene) = Scene::new() else { return };
     scene.hub.fail("/storage/", Fault::Spoilt);

@@ -279,16 +279,11 @@ fn expression(command: &Command) -> duct::Expression {
     command.env.iter().fold(expression, |it, (name, value)| it.env(name, value))
 }
 
-/// Runs a tool to its end and tells whether that was a good one; what it prints is added to `log`. It is killed when
-/// `watch`, asked now and then, says no.
-pub fn run_watched(command: &Command, log: &Path, watch: &mut dyn FnMut() -> bool) -> io::Result<bool> {
+/// Runs a tool that reads `input` to its end and tells whether that was a good one; what it prints is added to `log`. It
+/// is killed when `watch`, asked now and then, says no.
+pub fn run_watched(command: &Command, input: &str, log: &Path, watch: &mut dyn FnMut() -> bool) -> io::Result<bool> {
     let log = File::options().create(true).append(true).open(log)?;
-    let handle = duct::cmd(&command.program, &command.args)
-        .stdin_null()
-        .stderr_to_stdout()
-        .stdout_file(log)
-        .unchecked()
-        .start()?;
+    let handle = expression(command).stdin_bytes(input).stderr_to_stdout().stdout_file(log).unchecked().start()?;
     loop {
         if let Some(done) = handle.wait_timeout(Duration::from_millis(200))? {
             return Ok(done.status.success());

@@ -343,7 +343,7 @@ fn fetch(wanted: &Wanted, folder: &Path, bytes: Option<u64>) -> Option<Step> {
 pub fn run(step: &Step, log: &Path, watch: &mut dyn FnMut() -> Result<(), Failure>) -> Result<(), Failure> {
     for command in &step.commands {
         let mut objection = None;
-        let ran = process::run_watched(command, log, &mut || {
+        let ran = process::run_watched(command, "", log, &mut || {
             objection = watch().err();
             objection.is_none()
         });

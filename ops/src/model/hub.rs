@@ -1,4 +1,5 @@
-//! The hub that published models come from: huggingface.co, or what `HF_ENDPOINT` names, as its own client has it.
+//! The hub that published models come from: huggingface.co, or what `HF_ENDPOINT` names, as its own client has it. Who is
+//! logged in by that client (`hf auth login`), or has `HF_TOKEN`, is let in here as well.
 //!
 //! What is asked: the list of a repository's files (<https://huggingface.co/docs/hub/api>), and a file, which is redirected
 //! to where it is stored. It speaks TLS, which this program does not: the system's own curl does.
@@ -84,10 +85,26 @@ fn endpoint() -> String {
     set.map_or_else(|| HUB.to_owned(), |set| set.trim_end_matches('/').to_owned())
 }
 
+/// What lets curl in, for its standard input: all can see what programs are given as arguments. It is for the hub alone:
+/// where that redirects to another host, curl does not send it.
+fn login() -> String {
+    let folder = |name: &str, below: &str| env::var_os(name).map(|folder| Path::new(&folder).join(below));
+    let file = (env::var_os("HF_TOKEN_PATH").map(PathBuf::from))
+        .or_else(|| folder("HF_HOME", "token"))
+        .or_else(|| folder("XDG_CACHE_HOME", "huggingface/token"))
+        .or_else(|| folder("HOME", ".cache/huggingface/token"));
+    let token = env::var("HF_TOKEN").ok().or_else(|| fs::read_to_string(file?).ok()).unwrap_or_default();
+    match token.trim() {
+        token if !token.is_empty() && is_plain(token) => format!("header = \"Authorization: Bearer {token}\"\n"),
+        _ => String::new(),
+    }
+}
+
 fn curl(words: &[&str], url: String) -> Command {
     // A hub that was named without TLS is meant so; the real one is not.
     let schemes = if url.starts_with("https://") { "=https" } else { "=http,https" };
-    let mut args: Vec<String> = ["-sSL", "--proto", schemes, "--connect-timeout", "20"].map(str::to_owned).into();
+    let always = ["-sSL", "--proto", schemes, "--connect-timeout", "20", "--config", "-"];
+    let mut args: Vec<String> = always.map(str::to_owned).into();
     args.extend(words.iter().map(|word| (*word).to_owned()));
     args.extend(["--".to_owned(), url]);
     Command { program: process::find("curl").unwrap_or_else(|| "curl".into()), args, env: [].into() }
@@ -100,7 +117,7 @@ fn curl(words: &[&str], url: String) -> Command {
 pub fn list(repository: &str) -> Result<Vec<File>, Failure> {
     let url = format!("{}/api/models/{repository}/tree/main?recursive=true", endpoint());
     let command = curl(&["--max-time", "30", "-w", "\n%{http_code}"], url);
-    let answer = process::ask(&command, "").doing("cannot run", &command.program)?;
+    let answer = process::ask(&command, &login()).doing("cannot run", &command.program)?;
     let (text, status) = answer.stdout.rsplit_once('\n').unwrap_or(("", "000"));
     if status != "200" {
         let words = if answer.success { format!("status {status}") } else { answer.stderr };
@@ -126,7 +143,7 @@ fn refusal(repository: &str, words: &str) -> Failure {
             .hint(format!("{HUB}/models lists what there is"))
     } else if says("401") || says("403") {
         Failure::new(Class::Refused, format!("the hub has no repository {repository}, or shows it to some only"))
-            .hint("one that is gated or private has to be fetched by its own client; look at its page in a browser")
+            .hint("one that is gated or private needs a token of who may see it: `hf auth login` on the host, or HF_TOKEN")
     } else {
         Failure::new(Class::Failed, format!("the hub does not give {repository}")).hint(
             "`curl -I https://huggingface.co` on the host shows whether it gets there; HF_ENDPOINT names another hub",
@@ -214,7 +231,8 @@ impl Pieces {
         let listed = patiently(tell, |_| list(&repository).map_err(|failure| Tried::by_class(failure, false)));
         let files = match listed {
             Err(failure) if failure.class == Class::Refused => {
-                tell(Event::Status(format!("{failure}; the engine asks with a key of its own")))?;
+                let hint = "`hf auth login` on the host gets a token that is used; now the engine asks with a key of its own";
+                tell(Event::Status(format!("{failure}: {hint}")))?;
                 return Ok(None);
             }
             files => files?,
@@ -301,7 +319,7 @@ fn download(repository: &str, file: &File, part: &Path, log: &Path, tell: Tell<'
     let command = curl(&words, format!("{}/{repository}/resolve/main/{}", endpoint(), file.path));
     let what = format!("fetch {}", file.path);
     let mut objection = None;
-    let ran = process::run_watched(&command, log, &mut || {
+    let ran = process::run_watched(&command, &login(), log, &mut || {
         let progress = Progress { what: what.clone(), done_bytes: length(), total_bytes: Some(file.bytes) };
         objection = tell(Event::Layer(progress)).err();
         objection.is_none()

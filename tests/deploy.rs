@@ -186,8 +186,8 @@ fn a_rule_that_does_not_parse_touches_nothing_that_runs() {
 #[test]
 fn a_dashboard_that_grafana_would_refuse_is_refused() {
     let stage = Stage::new();
-    stage.write("local/dashboards/mine.json", r#"{"dashboard": {"title": "Mine"}}"#);
-    stage.run("deploy").exits(2).says("mine.json").says("keep only the inner object");
+    stage.write("local/dashboards/mine.json", r#"{"title": "Mine", "elements": {}, "layout": {}}"#);
+    stage.run("deploy").exits(2).says("mine.json").says("newer schema").says("export it as Classic");
     assert!(!stage.root().exists());
 }
 

@@ -5,12 +5,12 @@
 //! silently.
 
 use std::{
-    collections::BTreeMap,
     fs, io,
     path::{Path, PathBuf},
 };
 
 use crate::{
+    dashboard,
     failure::{Class, Doing, Failure},
     release::Contents,
 };
@@ -35,7 +35,7 @@ pub fn read(folder: &Path, settings: Option<String>) -> Result<Contents, Failure
             let name = name_of(&file, ending)?;
             let text = fs::read_to_string(&file).doing("cannot read", &file)?;
             if ending == "json" {
-                check_dashboard(&text).map_err(|reason| refused(&file, &reason))?;
+                dashboard::classic(&text).map_err(|reason| refused(&file, &reason))?;
             }
             source.insert(format!("{kind}{name}"), text);
         }
@@ -63,11 +63,22 @@ pub(crate) fn place(source: &Contents) -> Contents {
         placed.insert(format!("source/{path}"), text.clone());
         for (kind, _, place) in KINDS {
             if let Some(name) = path.strip_prefix(kind) {
-                placed.insert(format!("{place}{name}"), text.clone());
+                placed.insert(format!("{place}{name}"), as_read(kind, text));
             }
         }
     }
     placed
+}
+
+/// As the component takes it.
+fn as_read(kind: &str, text: &str) -> String {
+    match kind {
+        // What was read was checked; what an older release brought, as it was.
+        "local/dashboards/" => {
+            dashboard::classic(text).map_or_else(|_| text.to_owned(), |model| format!("{model:#}\n"))
+        }
+        _ => text.to_owned(),
+    }
 }
 
 fn files_in(folder: &Path) -> Result<Vec<PathBuf>, Failure> {
@@ -86,21 +97,6 @@ fn name_of<'a>(file: &'a Path, ending: &str) -> Result<&'a str, Failure> {
     match file.file_name().and_then(|name| name.to_str()) {
         Some(name) if file.extension().is_some_and(|found| found == ending) && file.is_file() => Ok(name),
         _ => Err(refused(file, &format!("only files that end in .{ending} belong here"))),
-    }
-}
-
-/// Grafana's file provider takes the plain model; the envelope is for its API.
-fn check_dashboard(text: &str) -> Result<(), String> {
-    let dashboard: BTreeMap<String, serde_json::Value> =
-        serde_json::from_str(text).map_err(|error| format!("it is no JSON object: {error}"))?;
-    if dashboard.contains_key("dashboard") && !dashboard.contains_key("panels") {
-        return Err(
-            "it is wrapped in {\"dashboard\": …}, which is for Grafana's API: keep only the inner object".into()
-        );
-    }
-    match dashboard.get("title").and_then(|title| title.as_str()) {
-        Some(title) if !title.is_empty() => Ok(()),
-        _ => Err("it has no \"title\"".into()),
     }
 }
 
@@ -124,15 +120,20 @@ mod tests {
         folder
     }
 
+    /// For the API: the file provider wants what is within.
+    const WRAPPED: &str = r#"{"dashboard":{"title":"Mine"}}"#;
+
     #[test]
     fn places_each_kind_where_its_component_reads_it() {
         let folder = local(&[
             ("rules/mine.yml", "groups: []\n"),
-            ("dashboards/mine.json", r#"{"title":"Mine"}"#),
+            ("dashboards/mine.json", WRAPPED),
             ("nginx/mine.conf", "# nothing\n"),
             ("rules/.mine.yml.swp", "an editor's"),
         ]);
         let contents = place(&read(folder.path(), Some("# mine\n".into())).unwrap());
+        assert_eq!(contents["source/local/dashboards/mine.json"], WRAPPED);
+        assert_eq!(contents["grafana/dashboards/local/mine.json"], "{\n  \"id\": null,\n  \"title\": \"Mine\"\n}\n");
         let places: Vec<&str> = contents.keys().map(String::as_str).collect();
         assert_eq!(
             places,
@@ -152,8 +153,7 @@ mod tests {
     fn refuses_what_its_component_would_refuse() {
         for (name, text, reason) in [
             ("rules/mine.txt", "", "only files that end in .yml belong here"),
-            ("dashboards/a.json", "{", "it is no JSON object"),
-            ("dashboards/a.json", r#"{"dashboard":{"title":"x"}}"#, "wrapped"),
+            ("dashboards/a.json", "{", "it is no JSON"),
             ("dashboards/a.json", r#"{"title":""}"#, "has no \"title\""),
         ] {
             let folder = local(&[(name, text)]);

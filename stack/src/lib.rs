@@ -6,6 +6,7 @@
 pub mod addition;
 pub mod backup;
 pub mod component;
+pub mod dashboard;
 pub mod declare;
 pub mod durable;
 pub mod failure;

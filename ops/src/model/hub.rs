@@ -142,8 +142,9 @@ fn refusal(repository: &str, words: &str) -> Failure {
         Failure::new(Class::Nothing, format!("the hub has no repository {repository}, or not that file of it"))
             .hint(format!("{HUB}/models lists what there is"))
     } else if says("401") || says("403") {
-        Failure::new(Class::Refused, format!("the hub has no repository {repository}, or shows it to some only"))
-            .hint("one that is gated or private needs a token of who may see it: `hf auth login` on the host, or HF_TOKEN")
+        Failure::new(Class::Refused, format!("the hub has no repository {repository}, or shows it to some only")).hint(
+            "one that is gated or private needs a token of who may see it: `hf auth login` on the host, or HF_TOKEN",
+        )
     } else {
         Failure::new(Class::Failed, format!("the hub does not give {repository}")).hint(
             "`curl -I https://huggingface.co` on the host shows whether it gets there; HF_ENDPOINT names another hub",
@@ -231,7 +232,8 @@ impl Pieces {
         let listed = patiently(tell, |_| list(&repository).map_err(|failure| Tried::by_class(failure, false)));
         let files = match listed {
             Err(failure) if failure.class == Class::Refused => {
-                let hint = "`hf auth login` on the host gets a token that is used; now the engine asks with a key of its own";
+                let hint =
+                    "`hf auth login` on the host gets a token that is used; now the engine asks with a key of its own";
                 tell(Event::Status(format!("{failure}: {hint}")))?;
                 return Ok(None);
             }

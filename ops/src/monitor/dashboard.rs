@@ -1,7 +1,7 @@
 //! A dashboard of the user's own, given to Grafana by the API that this Grafana has.
 //!
-//! Both forms of a file are taken: the plain model, and the envelope `{"dashboard": …}` of the older API. Grafana 12 and
-//! later have `/apis/dashboard.grafana.app`, which is to replace `/api/dashboards/db`; neither takes what the other does.
+//! Grafana 12 and later have `/apis/dashboard.grafana.app`, which is to replace `/api/dashboards/db`; neither takes what the
+//! other does. Invariant: what replaces a dashboard stays in its folder, and none is replaced that a file brings.
 
 use reqwest::{
     StatusCode,
@@ -10,6 +10,7 @@ use reqwest::{
 use serde_json::{Value, json};
 use stack::{
     component::Component,
+    dashboard,
     failure::{Class, Failure},
     secret::Secret,
 };
@@ -34,28 +35,24 @@ pub struct Grafana<'a> {
 pub struct Dashboard(Value);
 
 impl Dashboard {
-    /// Reads either form.
+    /// Reads any form that has the classic model in it.
     ///
     /// # Errors
-    /// It is no dashboard.
+    /// It is no dashboard, or one that cannot be taken.
     pub fn parse(text: &str) -> Result<Dashboard, Failure> {
-        let no_dashboard = |why: &str| {
-            let mut failure = Failure::new(Class::Settings, "this file is no dashboard")
-                .hint("in Grafana: Share, Export, \"Save to file\"");
-            failure.causes.push(why.to_owned());
-            failure
-        };
-        let file: Value = serde_json::from_str(text).map_err(|error| no_dashboard(&error.to_string()))?;
-        let mut model = match file.get("dashboard") {
-            Some(inner) if file.get("panels").is_none() => inner.clone(),
-            _ => file,
-        };
-        if model["title"].as_str().is_none_or(str::is_empty) {
-            return Err(no_dashboard("it has no \"title\""));
-        }
-        // Another Grafana's number.
-        model["id"] = Value::Null;
-        Ok(Dashboard(model))
+        let model = dashboard::classic(text).and_then(|model| {
+            // It becomes a part of an address.
+            let is_uid = |uid: &str| uid.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c));
+            match model["uid"].as_str().is_none_or(is_uid) {
+                true => Ok(Dashboard(model)),
+                false => Err("its \"uid\" has other characters than letters, digits, - and _".to_owned()),
+            }
+        });
+        model.map_err(|reason| {
+            let failure = Failure::new(Class::Settings, "this file is no dashboard that can be imported");
+            Failure { causes: vec![reason], ..failure }
+                .hint("in Grafana: Export, as code, Classic; before Grafana 12: Share, Export, \"Save to file\"")
+        })
     }
 
     /// What people see it as.
@@ -77,49 +74,60 @@ impl Grafana<'_> {
         let client = Client::builder().no_proxy().build().unwrap_or_default();
         let uid = match self.version(&client)? {
             Some(version) => self.import_as_resource(&client, &version, dashboard)?,
-            None => {
-                let body = json!({ "dashboard": dashboard.0, "overwrite": true });
-                let told = self.send(client.post(format!("{}/api/dashboards/db", self.url)).json(&body))?.1;
-                told["uid"].as_str().unwrap_or_default().to_owned()
-            }
+            None => self.import_as_model(&client, dashboard)?,
         };
         Ok(format!("{}/d/{uid}", self.url))
     }
 
     /// The version of the newer API that takes a classic model, if this Grafana has one.
     fn version(&self, client: &Client) -> Result<Option<String>, Failure> {
-        let request = client.get(format!("{}{GROUP}", self.url)).basic_auth(USER, Some(self.password.reveal()));
-        let answer = request.send().map_err(|error| super::silent(Component::Grafana, &error))?;
-        if !answer.status().is_success() {
-            return Ok(None);
-        }
-        let group: Value = answer.json().unwrap_or_default();
+        let Some(group) = self.look(client, &format!("{}{GROUP}", self.url))? else { return Ok(None) };
         let versions = group["versions"].as_array().cloned().unwrap_or_default();
         let has = |version: &&&str| versions.iter().any(|it| it["version"] == **version);
         Ok(CLASSIC.iter().find(has).map(|version| (*version).to_owned()))
     }
 
+    fn import_as_model(&self, client: &Client, dashboard: &Dashboard) -> Result<String, Failure> {
+        let mut body = json!({ "dashboard": dashboard.0, "overwrite": true });
+        if let Some(uid) = dashboard.uid()
+            && let Some(there) = self.look(client, &format!("{}/api/dashboards/uid/{uid}", self.url))?
+        {
+            let meta = &there["meta"];
+            refuse_a_files(dashboard, meta["provisioned"] == true)?;
+            body["folderUid"] = meta["folderUid"].clone();
+        }
+        let told = self.send(client.post(format!("{}/api/dashboards/db", self.url)).json(&body))?;
+        Ok(told["uid"].as_str().unwrap_or_default().to_owned())
+    }
+
     fn import_as_resource(&self, client: &Client, version: &str, dashboard: &Dashboard) -> Result<String, Failure> {
         let all = format!("{}{GROUP}/{version}/namespaces/default/dashboards", self.url);
-        let mut metadata = match dashboard.uid() {
-            Some(uid) => json!({ "name": uid }),
-            None => json!({ "generateName": "imported-" }),
-        };
-        let there = match dashboard.uid() {
-            Some(uid) => {
-                let request = client.get(format!("{all}/{uid}")).basic_auth(USER, Some(self.password.reveal()));
-                let answer = request.send().map_err(|error| super::silent(Component::Grafana, &error))?;
-                answer.status().is_success().then(|| answer.json::<Value>().unwrap_or_default())
-            }
+        let one = dashboard.uid().map(|uid| format!("{all}/{uid}"));
+        let there = match &one {
+            Some(one) => self.look(client, one)?,
             None => None,
         };
-        let request = match (&there, dashboard.uid()) {
-            (Some(there), Some(uid)) => {
-                // Whoever changes one says which one he has seen.
-                metadata["resourceVersion"] = there["metadata"]["resourceVersion"].clone();
-                client.put(format!("{all}/{uid}"))
+        // As Grafana's own pages import: models of older releases have fields that the schema does not.
+        let lenient = "?fieldValidation=Ignore";
+        let (request, metadata) = match (&one, &there) {
+            (Some(one), Some(there)) => {
+                let there = &there["metadata"];
+                let annotations = &there["annotations"];
+                refuse_a_files(dashboard, annotations.get("grafana.app/managedBy").is_some())?;
+                // Whoever changes one says which one he has seen. Its folder is one of the annotations.
+                let seen = &there["resourceVersion"];
+                let metadata = json!({ "name": dashboard.uid(), "resourceVersion": seen, "annotations": annotations });
+                (client.put(format!("{one}{lenient}")), metadata)
             }
-            _ => client.post(&all),
+            _ => {
+                // Seen by whom the folder is seen, as one that was made in Grafana's pages.
+                let mut metadata = json!({ "annotations": { "grafana.app/grant-permissions": "default" } });
+                match dashboard.uid() {
+                    Some(uid) => metadata["name"] = uid.into(),
+                    None => metadata["generateName"] = "imported-".into(),
+                }
+                (client.post(format!("{all}{lenient}")), metadata)
+            }
         };
         let body = json!({
             "apiVersion": format!("dashboard.grafana.app/{version}"),
@@ -127,17 +135,24 @@ impl Grafana<'_> {
             "metadata": metadata,
             "spec": dashboard.0,
         });
-        let told = self.send(request.json(&body))?.1;
+        let told = self.send(request.json(&body))?;
         Ok(told["metadata"]["name"].as_str().unwrap_or_default().to_owned())
     }
 
-    fn send(&self, request: RequestBuilder) -> Result<(StatusCode, Value), Failure> {
+    /// What there is at `url`.
+    fn look(&self, client: &Client, url: &str) -> Result<Option<Value>, Failure> {
+        let request = client.get(url).basic_auth(USER, Some(self.password.reveal()));
+        let answer = request.send().map_err(|error| super::silent(Component::Grafana, &error))?;
+        Ok(answer.status().is_success().then(|| answer.json().unwrap_or_default()))
+    }
+
+    fn send(&self, request: RequestBuilder) -> Result<Value, Failure> {
         let request = request.basic_auth(USER, Some(self.password.reveal()));
         let answer = request.send().map_err(|error| super::silent(Component::Grafana, &error))?;
         let status = answer.status();
         let told: Value = answer.json().unwrap_or_default();
         match status {
-            _ if status.is_success() => Ok((status, told)),
+            _ if status.is_success() => Ok(told),
             StatusCode::UNAUTHORIZED => Err(Failure::new(Class::Refused, "Grafana does not take the password")
                 .hint("if it was changed in Grafana, tell the host: `cargo xtask secret set grafana-admin-password`")),
             _ => {
@@ -147,6 +162,16 @@ impl Grafana<'_> {
             }
         }
     }
+}
+
+/// Grafana would read the file again, and what was imported would be gone.
+fn refuse_a_files(dashboard: &Dashboard, is_a_files: bool) -> Result<(), Failure> {
+    if !is_a_files {
+        return Ok(());
+    }
+    let uid = dashboard.uid().unwrap_or_default();
+    Err(Failure::new(Class::Refused, format!("Grafana has a dashboard with the uid {uid} from a file"))
+        .hint("give yours another \"uid\" and title, or put it into local/dashboards and deploy"))
 }
 
 #[cfg(test)]
@@ -202,23 +227,31 @@ mod tests {
     }
 
     #[test]
-    fn both_forms_are_one_dashboard() {
-        let envelope = format!("{{\"dashboard\": {PLAIN}, \"overwrite\": true}}");
-        let plain = Dashboard::parse(PLAIN).unwrap();
-        assert_eq!(plain, Dashboard::parse(&envelope).unwrap());
-        assert_eq!((plain.title(), &plain.0["id"]), ("Mine", &Value::Null));
-        for text in ["{", "[]", "{\"panels\": []}", "{\"dashboard\": {\"title\": \"\"}}"] {
-            assert_eq!(Dashboard::parse(text).unwrap_err().class, Class::Settings, "{text}");
+    fn what_is_no_dashboard_is_said_to_be_none() {
+        assert_eq!(Dashboard::parse(PLAIN).unwrap().title(), "Mine");
+        for (text, reason) in
+            [("{\"panels\": []}", "no \"title\""), (r#"{"title":"x","uid":"../y"}"#, "other characters")]
+        {
+            let failure = Dashboard::parse(text).unwrap_err();
+            assert_eq!(failure.class, Class::Settings);
+            assert!(failure.causes[0].contains(reason), "{:?}", failure.causes);
         }
     }
 
     #[test]
     fn an_older_grafana_gets_the_envelope() {
-        let (url, asked) = grafana(&[("GET /apis", 404, "{}"), ("POST /api/dashboards/db", 200, r#"{"uid":"mine"}"#)]);
-        assert_eq!(import(&url).unwrap(), format!("{url}/d/mine"));
-        let (_, body) = asked.iter().nth(1).unwrap();
-        let body: Value = serde_json::from_str(&body).unwrap();
-        assert_eq!((&body["overwrite"], &body["dashboard"]["title"]), (&json!(true), &json!("Mine")));
+        for (there, folder) in [((404, "{}"), Value::Null), ((200, r#"{"meta":{"folderUid":"f"}}"#), json!("f"))] {
+            let (url, asked) = grafana(&[
+                ("GET /apis", 404, "{}"),
+                ("GET /api/dashboards/uid/mine", there.0, there.1),
+                ("POST /api/dashboards/db", 200, r#"{"uid":"mine"}"#),
+            ]);
+            assert_eq!(import(&url).unwrap(), format!("{url}/d/mine"));
+            let (_, body) = asked.iter().nth(2).unwrap();
+            let body: Value = serde_json::from_str(&body).unwrap();
+            assert_eq!((&body["overwrite"], &body["dashboard"]["title"]), (&json!(true), &json!("Mine")));
+            assert_eq!(body["folderUid"], folder);
+        }
     }
 
     const VERSIONS: &str = r#"{"versions":[{"version":"v2beta1"},{"version":"v1beta1"},{"version":"v0alpha1"}]}"#;
@@ -235,12 +268,15 @@ mod tests {
         assert_eq!(import(&url).unwrap(), format!("{url}/d/mine"));
         let (line, body) = asked.iter().nth(2).unwrap();
         let body: Value = serde_json::from_str(&body).unwrap();
-        assert_eq!((line, &body["spec"]["title"]), (format!("POST {of}"), &json!("Mine")));
+        let asked = format!("POST {of}?fieldValidation=Ignore");
+        assert_eq!((line, &body["spec"]["title"]), (asked, &json!("Mine")));
+        let metadata = json!({ "name": "mine", "annotations": { "grafana.app/grant-permissions": "default" } });
+        assert_eq!(body["metadata"], metadata);
     }
 
     #[test]
-    fn one_that_is_there_is_replaced_as_it_was_seen() {
-        let seen = r#"{"metadata":{"name":"mine","resourceVersion":"41"}}"#;
+    fn one_that_is_there_is_replaced_as_it_was_seen_and_stays_in_its_folder() {
+        let seen = r#"{"metadata":{"name":"mine","resourceVersion":"41","annotations":{"grafana.app/folder":"f"}}}"#;
         let (url, asked) = grafana(&[
             ("GET /apis/dashboard.grafana.app/v1beta1/namespaces/default/dashboards/mine", 200, seen),
             ("GET /apis/dashboard.grafana.app", 200, VERSIONS),
@@ -248,7 +284,22 @@ mod tests {
         ]);
         import(&url).unwrap();
         let (_, body) = asked.iter().nth(2).unwrap();
-        assert!(body.contains("\"resourceVersion\":\"41\""), "{body}");
+        let (body, seen): (Value, Value) = (serde_json::from_str(&body).unwrap(), serde_json::from_str(seen).unwrap());
+        assert_eq!(body["metadata"], seen["metadata"]);
+    }
+
+    #[test]
+    fn one_that_a_file_brings_is_not_replaced() {
+        let managed = r#"{"metadata":{"annotations":{"grafana.app/managedBy":"classic-file-provisioning"}}}"#;
+        for answers in [
+            [("GET /apis/dashboard.grafana.app/", 200, managed), ("GET /apis", 200, VERSIONS)],
+            [("GET /apis", 404, "{}"), ("GET /api/dashboards/uid/mine", 200, r#"{"meta":{"provisioned":true}}"#)],
+        ] {
+            let (url, _asked) = grafana(&answers);
+            let failure = import(&url).unwrap_err();
+            assert_eq!(failure.class, Class::Refused);
+            assert!(failure.hint.unwrap().contains("local/dashboards"));
+        }
     }
 
     #[test]

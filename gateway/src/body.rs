@@ -230,8 +230,11 @@ impl Body for ResponseBody {
                     }
                 }
                 Some(Err(error)) => {
-                    log::warn!("the engine broke off a response: {error}");
-                    self.meter.failed();
+                    // A client that left in the middle of its own body has cancelled.
+                    if !self.meter.request().client_left() {
+                        log::warn!("a response was broken off: {error}");
+                        self.meter.failed();
+                    }
                     return Poll::Ready(Some(Err(error)));
                 }
                 None => {

@@ -1,18 +1,15 @@
 //! Where the body of an answer ends, and what of the bytes is body (RFC 9112, 6 and 7).
 //!
-//! Invariant: what is taken does not depend on where reads have cut the bytes; and nothing after the body's end is
-//! touched.
+//! Invariant: what is taken does not depend on where reads have cut the bytes, but for lines near the limit of their
+//! length; and nothing after the body's end is touched.
 
 use bytes::{Buf, Bytes, BytesMut};
 use httparse::Status;
 
-use super::Fault;
+use super::{Fault, head::HEADERS};
 
 /// The longest line with a chunk's size, whose extensions nobody reads, and the longest trailers.
 const LIMIT_BYTES: usize = 16 * 1024;
-
-/// More trailers than anybody sends.
-const TRAILERS: usize = 32;
 
 /// How much of a body is still to come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,6 +20,8 @@ pub(super) enum Framing {
     Chunked(Chunk),
     /// Until the connection is closed.
     UntilClosed,
+    /// Nothing.
+    Over,
 }
 
 /// What comes next of a body in chunks.
@@ -37,7 +36,7 @@ pub(super) enum Chunk {
 impl Framing {
     /// True once all of the body was taken.
     pub(super) fn is_over(self) -> bool {
-        self == Framing::Length(0)
+        matches!(self, Framing::Over | Framing::Length(0))
     }
 
     /// Takes the next piece of the body; none if more has to be read for it, or nothing more comes.
@@ -45,19 +44,19 @@ impl Framing {
         self.skip(unread)?;
         let left = match self {
             Framing::Length(left) | Framing::Chunked(Chunk::Data(left)) => *left,
-            Framing::Chunked(_) => return Ok(None),
+            Framing::Chunked(_) | Framing::Over => return Ok(None),
             Framing::UntilClosed => u64::MAX,
         };
         let length = usize::try_from(left).unwrap_or(usize::MAX).min(unread.len());
         if length == 0 {
             return Ok(None);
         }
-        let piece = take(unread, length);
+        let piece = unread.split_to(length).freeze();
         match self {
             Framing::Length(left) => *left -= length as u64,
             Framing::Chunked(Chunk::Data(left)) if *left > length as u64 => *left -= length as u64,
             Framing::Chunked(chunk) => *chunk = Chunk::DataEnd,
-            Framing::UntilClosed => {}
+            Framing::UntilClosed | Framing::Over => {}
         }
         // So that the last piece is known as the last one. What is broken is said when it is asked for.
         let _ = self.skip(unread);
@@ -80,8 +79,8 @@ impl Framing {
                 Chunk::DataEnd if unread.starts_with(b"\r\n") => (2, Framing::Chunked(Chunk::Size)),
                 Chunk::DataEnd if b"\r\n".starts_with(unread) => return Ok(()),
                 Chunk::DataEnd => return Err(Fault::Chunk),
-                Chunk::Trailers => match httparse::parse_headers(unread, &mut [httparse::EMPTY_HEADER; TRAILERS]) {
-                    Ok(Status::Complete((length, _))) => (length, Framing::Length(0)),
+                Chunk::Trailers => match httparse::parse_headers(unread, &mut [httparse::EMPTY_HEADER; HEADERS]) {
+                    Ok(Status::Complete((length, _))) => (length, Framing::Over),
                     Ok(Status::Partial) if unread.len() <= LIMIT_BYTES => return Ok(()),
                     Ok(Status::Partial) | Err(_) => return Err(Fault::Chunk),
                 },
@@ -91,12 +90,6 @@ impl Framing {
         }
         Ok(())
     }
-}
-
-/// The first `length` bytes.
-pub(super) fn take(unread: &mut BytesMut, length: usize) -> Bytes {
-    // All of them, and no buffer is kept for the sake of what will come.
-    if length == unread.len() { std::mem::take(unread).freeze() } else { unread.split_to(length).freeze() }
 }
 
 #[cfg(test)]
@@ -166,7 +159,7 @@ mod tests {
     fn a_broken_chunk_is_an_error_after_what_came_before_it() {
         let long_line = format!("1;{}", "x".repeat(LIMIT_BYTES));
         let long_trailer = format!("0\r\nx: {}", "x".repeat(LIMIT_BYTES));
-        let many_trailers = format!("0\r\n{}\r\n", "x: 1\r\n".repeat(TRAILERS + 1));
+        let many_trailers = format!("0\r\n{}\r\n", "x: 1\r\n".repeat(HEADERS + 1));
         for broken in [
             "\r\n",
             "x\r\n",

@@ -2,25 +2,24 @@
 
 use std::mem::MaybeUninit;
 
-use bytes::{Bytes, BytesMut};
-use httparse::ParserConfig;
+use bytes::{Buf, BytesMut};
+use httparse::{ParserConfig, Status};
 use hyper::{
     HeaderMap, Method, Response, StatusCode,
     header::{CONNECTION, CONTENT_LENGTH, HeaderName, HeaderValue, TRANSFER_ENCODING},
     http,
 };
-use memchr::memmem;
 
 use super::{
     Fault,
-    framing::{Chunk, Framing, take},
+    framing::{Chunk, Framing},
 };
 
 /// The longest head.
 pub(super) const LIMIT_BYTES: usize = 64 * 1024;
 
-/// The most headers, as many as hyper takes of a client.
-const HEADERS: usize = 100;
+/// The most headers, as many as hyper takes of a client, and the most trailers.
+pub(super) const HEADERS: usize = 100;
 
 /// What is known of an answer before its body.
 #[derive(Debug)]
@@ -34,8 +33,11 @@ pub(super) struct Head {
 impl Head {
     /// Takes the head of the answer to a request of the method `asked`; none if more has to be read for it.
     pub(super) fn take(unread: &mut BytesMut, asked: &Method) -> Result<Option<Self>, Fault> {
-        while let Some(end) = memmem::find(unread, b"\r\n\r\n") {
-            let head = parse(take(unread, end + 4), asked)?;
+        while let Some((length, head)) = parse(unread, asked)? {
+            if length > LIMIT_BYTES {
+                return Err(Fault::TooLong);
+            }
+            unread.advance(length);
             // "Go on" and the like: the client was told by the server that it is connected to.
             if !head.response.status().is_informational() {
                 return Ok(Some(head));
@@ -48,10 +50,12 @@ impl Head {
     }
 }
 
-fn parse(bytes: Bytes, asked: &Method) -> Result<Head, Fault> {
+/// The head that `bytes` begin with, and its length; none if it is not whole.
+fn parse(bytes: &[u8], asked: &Method) -> Result<Option<(usize, Head)>, Fault> {
     let mut room = [MaybeUninit::uninit(); HEADERS];
     let mut parsed = httparse::Response::new(&mut []);
-    ParserConfig::default().parse_response_with_uninit_headers(&mut parsed, &bytes, &mut room)?;
+    let parsing = ParserConfig::default().parse_response_with_uninit_headers(&mut parsed, bytes, &mut room)?;
+    let Status::Complete(length) = parsing else { return Ok(None) };
     let mut response = Response::new(());
     let status = parsed.code.and_then(|code| StatusCode::from_u16(code).ok());
     *response.status_mut() = status.ok_or(httparse::Error::Status)?;
@@ -59,13 +63,13 @@ fn parse(bytes: Bytes, asked: &Method) -> Result<Head, Fault> {
     headers.reserve(parsed.headers.len());
     for header in parsed.headers.iter() {
         let name = HeaderName::from_bytes(header.name.as_bytes()).map_err(http::Error::from)?;
-        let value = HeaderValue::from_maybe_shared(bytes.slice_ref(header.value)).map_err(http::Error::from)?;
+        let value = HeaderValue::from_bytes(header.value).map_err(http::Error::from)?;
         headers.append(name, value);
     }
     let framing = framing(response.status(), response.headers_mut(), asked)?;
     let is_1_0 = parsed.version == Some(0);
     let is_last = is_1_0 || framing == Framing::UntilClosed || has_token(response.headers(), CONNECTION, "close");
-    Ok(Head { response, framing, is_last })
+    Ok(Some((length, Head { response, framing, is_last })))
 }
 
 /// How the body is framed (RFC 9112, 6.3). What is said of its length and does not hold is removed.
@@ -74,7 +78,7 @@ fn framing(status: StatusCode, headers: &mut HeaderMap, asked: &Method) -> Resul
         || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
         || status.is_informational()
     {
-        return Ok(Framing::Length(0));
+        return Ok(Framing::Over);
     }
     if let Some(last) = headers.get_all(TRANSFER_ENCODING).iter().next_back() {
         // Whoever says both may be smuggling: the chunks are what is believed, by everyone after us as well.
@@ -123,9 +127,9 @@ mod tests {
             (Method::GET, "HTTP/1.1 200 OK\r\nx: 1", Framing::UntilClosed, true),
             (Method::GET, "HTTP/1.1 200 OK\r\nconnection: x, Close\r\ncontent-length: 0", Framing::Length(0), true),
             (Method::GET, "HTTP/1.0 200 OK\r\ncontent-length: 3", Framing::Length(3), true),
-            (Method::HEAD, "HTTP/1.1 200 OK\r\ncontent-length: 3", Framing::Length(0), false),
-            (Method::GET, "HTTP/1.1 204 No Content\r\nx: 1", Framing::Length(0), false),
-            (Method::GET, "HTTP/1.1 304 Not Modified\r\ncontent-length: 3", Framing::Length(0), false),
+            (Method::HEAD, "HTTP/1.1 200 OK\r\ncontent-length: 3", Framing::Over, false),
+            (Method::GET, "HTTP/1.1 204 No Content\r\nx: 1", Framing::Over, false),
+            (Method::GET, "HTTP/1.1 304 Not Modified\r\ncontent-length: 3", Framing::Over, false),
             (
                 Method::POST,
                 "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 E\r\nx: 1\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 3",
@@ -150,6 +154,10 @@ mod tests {
         let headers = head.response.headers();
         assert_eq!(headers.get_all("x-twice").iter().collect::<Vec<_>>(), ["a", "b"]);
         assert_eq!(headers["x-empty"], "");
+        // A line may end so, too (RFC 9112, 2.2), and what follows is body, whatever it looks like.
+        let text = "HTTP/1.1 200 OK\ncontent-length: 9\n\nhi\r\n\r\nyou";
+        let (head, rest) = taken(text, &Method::GET).unwrap().unwrap();
+        assert_eq!((head.framing, rest.as_str()), (Framing::Length(9), "hi\r\n\r\nyou"));
         // Whoever reads it next is not to be misled.
         let text = "HTTP/1.1 200 OK\r\ncontent-length: 3\r\ntransfer-encoding: chunked\r\n\r\n";
         let (head, _) = taken(text, &Method::GET).unwrap().unwrap();
@@ -160,13 +168,15 @@ mod tests {
     fn what_is_no_answer_is_said_to_be_none() {
         let many = format!("HTTP/1.1 200 OK\r\n{}\r\n", "x: 1\r\n".repeat(HEADERS + 1));
         let long = format!("HTTP/1.1 200 OK\r\nx: {}", "1".repeat(LIMIT_BYTES));
+        let long_and_whole = format!("{long}\r\n\r\n");
         for (text, expected) in [
             ("hello\r\n\r\n", "its answer is no HTTP"),
-            ("\r\n\r\n", "its answer is no HTTP"),
+            ("-ERR unknown command\r\n", "its answer is no HTTP"),
             ("HTTP/2 200 OK\r\n\r\n", "its answer is no HTTP"),
             ("HTTP/1.1 20 OK\r\n\r\n", "its answer is no HTTP"),
             ("HTTP/1.1 200 OK\r\nx y: 1\r\n\r\n", "its answer is no HTTP"),
             (&many, "its answer is no HTTP"),
+            (&long_and_whole, "the head of its answer is longer than 64 KiB"),
             (&long, "the head of its answer is longer than 64 KiB"),
             ("HTTP/1.1 101 Switching Protocols\r\n\r\n", "it answers with 101, which nobody asked for"),
             (

@@ -12,7 +12,8 @@
 //! `request` writes, `head` and `framing` read what comes back, `link` is the socket, and `exchange` puts them together.
 //!
 //! Invariant: the engine is told that it is `localhost`, whatever its address and whatever the client calls it (bound
-//! to loopback, Ollama answers 403 to any other `Host`); and a request is sent again only if none of it was sent.
+//! to loopback, Ollama answers 403 to any other `Host`); and a request is sent again only if it is whole and none of it
+//! was sent.
 
 mod exchange;
 mod framing;
@@ -40,7 +41,7 @@ use hyper::{
     header::HeaderValue,
 };
 
-use exchange::Exchange;
+use exchange::{Answering, Exchange};
 use link::Link;
 use request::Outgoing;
 
@@ -104,7 +105,12 @@ impl Upstream {
 
     /// Closes connections that were not used for a while.
     pub(crate) fn forget_idle(&self) {
-        self.pool().retain(|(since, _)| since.elapsed() < IDLE);
+        // Closed when the pool is not locked any more. The oldest stand first.
+        let _old: Vec<_> = {
+            let mut pool = self.pool();
+            let count = pool.partition_point(|(since, _)| since.elapsed() >= IDLE);
+            pool.drain(..count).collect()
+        };
     }
 
     /// Sends `request`, whose URI is a path and whose headers are about the message alone; how long its body is, the
@@ -122,10 +128,11 @@ impl Upstream {
             };
             let mut exchange = Exchange::new(link, outgoing);
             match poll_fn(|cx| exchange.poll_head(&asked, cx)).await {
-                Ok(response) => {
-                    let mut answer = Answer { exchange: Some(exchange), fault: None, upstream: Arc::clone(self) };
+                Ok(head) => {
+                    let answering = Some(Answering::new(exchange, &head));
+                    let mut answer = Answer { answering, fault: None, upstream: Arc::clone(self) };
                     answer.end_if_over();
-                    return Ok(response.map(|()| answer));
+                    return Ok(head.response.map(|()| answer));
                 }
                 Err(fault) => match exchange.into_unsent() {
                     // An idle connection that the engine had closed.
@@ -145,7 +152,7 @@ impl Upstream {
     fn take_idle(&self) -> Option<Link> {
         loop {
             // Not as the loop's condition: the pool would stay locked while a closed connection is dropped.
-            let (_, mut link) = self.pool().pop()?;
+            let (_, link) = self.pool().pop()?;
             if link.is_idle() {
                 return Some(link);
             }
@@ -160,7 +167,7 @@ impl Upstream {
 /// The body of the engine's answer.
 pub(crate) struct Answer<B: Body<Data = Bytes> + Unpin> {
     /// None once all of it has come, or no more will.
-    exchange: Option<Exchange<B>>,
+    answering: Option<Answering<B>>,
     /// What is still to be said after the last byte that came.
     fault: Option<Fault>,
     upstream: Arc<Upstream>,
@@ -169,8 +176,8 @@ pub(crate) struct Answer<B: Body<Data = Bytes> + Unpin> {
 impl<B: Body<Data = Bytes> + Unpin> Answer<B> {
     /// Lets the next request have the connection, as soon as this one does not need it any more.
     fn end_if_over(&mut self) {
-        if let Some(exchange) = self.exchange.take_if(|exchange| exchange.is_over())
-            && let Some(link) = exchange.into_link()
+        if let Some(answering) = self.answering.take_if(|answering| answering.is_over())
+            && let Some(link) = answering.into_link()
         {
             self.upstream.pool().push((Instant::now(), link));
         }
@@ -182,15 +189,15 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Answer<B> {
     type Error = Fault;
 
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
-        let Some(exchange) = &mut self.exchange else { return Poll::Ready(self.fault.take().map(Err)) };
-        match ready!(exchange.poll_data(cx)) {
+        let Some(answering) = &mut self.answering else { return Poll::Ready(self.fault.take().map(Err)) };
+        match ready!(answering.poll_data(cx)) {
             Ok(data) => {
                 self.end_if_over();
                 Poll::Ready(data.map(|data| Ok(Frame::data(data))))
             }
             Err(fault) => {
-                (self.exchange, self.fault) = (None, Some(fault));
-                // The server drops what it has not written yet when a body fails: it writes first if it has to wait.
+                (self.answering, self.fault) = (None, Some(fault));
+                // The server drops what it has not written when a body fails. If it has to wait, it writes what it can.
                 cx.waker().wake_by_ref();
                 Poll::Pending
             }
@@ -198,10 +205,10 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Answer<B> {
     }
 
     fn is_end_stream(&self) -> bool {
-        self.exchange.is_none() && self.fault.is_none()
+        self.answering.is_none() && self.fault.is_none()
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.exchange.as_ref().map_or_else(SizeHint::default, Exchange::size_hint)
+        self.answering.as_ref().map_or_else(SizeHint::default, Answering::size_hint)
     }
 }

@@ -28,10 +28,10 @@ const CHUNK_END_AND_LAST_CHUNK: &[u8] = b"\r\n0\r\n\r\n";
 
 /// Why no more of a request goes out.
 #[derive(Debug)]
-pub(super) enum Stuck {
-    /// The engine takes no more. It may have answered all the same.
-    Write,
-    /// No more comes.
+pub(super) enum Halt {
+    /// The engine takes no more.
+    Engine,
+    /// No more comes of the body, or more than it said.
     Body,
 }
 
@@ -39,7 +39,8 @@ pub(super) enum Stuck {
 pub(super) struct Outgoing<B> {
     /// None once all of it was asked for.
     body: Option<B>,
-    is_chunked: bool,
+    /// How much more it is to have; none: it is sent in chunks, as many as come.
+    left: Option<u64>,
     is_begun: bool,
     // What the socket is to take next, in this order.
     front: BytesMut,
@@ -54,7 +55,7 @@ impl<B: Body<Data = Bytes> + Unpin> Outgoing<B> {
         Outgoing {
             front: encode(&head, length),
             body: (!body.is_end_stream()).then_some(body),
-            is_chunked: length.is_none(),
+            left: length,
             is_begun: false,
             data: Bytes::new(),
             end: &[],
@@ -71,19 +72,19 @@ impl<B: Body<Data = Bytes> + Unpin> Outgoing<B> {
         &mut self,
         socket: &mut S,
         cx: &mut Context<'_>,
-    ) -> Poll<Result<(), Stuck>> {
+    ) -> Poll<Result<(), Halt>> {
         loop {
             // First, so that the head and what has come of the body go out together.
             let asked = self.poll_body(cx);
-            if let Poll::Ready(Err(stuck)) = asked {
-                return Poll::Ready(Err(stuck));
+            if let Poll::Ready(Err(halt)) = asked {
+                return Poll::Ready(Err(halt));
             }
             if !self.has_more() {
                 return asked;
             }
             let slices = [IoSlice::new(&self.front), IoSlice::new(&self.data), IoSlice::new(self.end)];
             match ready!(Pin::new(&mut *socket).poll_write_vectored(cx, &slices)) {
-                Ok(0) | Err(_) => return Poll::Ready(Err(Stuck::Write)),
+                Ok(0) | Err(_) => return Poll::Ready(Err(Halt::Engine)),
                 Ok(written) => (&mut self.front).chain(&mut self.data).chain(&mut self.end).advance(written),
             }
             self.is_begun = true;
@@ -95,7 +96,7 @@ impl<B: Body<Data = Bytes> + Unpin> Outgoing<B> {
     }
 
     /// Asks for the next frame if there is none. Ready when there is nothing left to ask for.
-    fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Stuck>> {
+    fn poll_body(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Halt>> {
         while let Some(body) = &mut self.body
             && !self.data.has_remaining()
             && !self.end.has_remaining()
@@ -104,32 +105,42 @@ impl<B: Body<Data = Bytes> + Unpin> Outgoing<B> {
                 Some(Ok(frame)) => {
                     let is_last = body.is_end_stream();
                     // Trailers nobody asked for.
-                    self.put(frame.into_data().unwrap_or_default(), is_last);
+                    self.put(frame.into_data().unwrap_or_default(), is_last)?;
                 }
-                Some(Err(_)) => return Poll::Ready(Err(Stuck::Body)),
-                None => self.put(Bytes::new(), true),
+                Some(Err(_)) => return Poll::Ready(Err(Halt::Body)),
+                None => self.put(Bytes::new(), true)?,
             }
         }
         Poll::Ready(Ok(()))
     }
 
-    fn put(&mut self, data: Bytes, is_last: bool) {
+    fn put(&mut self, data: Bytes, is_last: bool) -> Result<(), Halt> {
         if is_last {
             self.body = None;
         }
-        if self.is_chunked {
-            // An empty chunk would be the last one.
-            self.end = match (data.is_empty(), is_last) {
-                (true, true) => LAST_CHUNK,
-                (true, false) => &[],
-                (false, true) => CHUNK_END_AND_LAST_CHUNK,
-                (false, false) => CHUNK_END,
-            };
-            if !data.is_empty() {
-                put_format(&mut self.front, format_args!("{:x}\r\n", data.len()));
+        match &mut self.left {
+            // The head has said how much comes: the next request on this connection begins after that, and nowhere else.
+            Some(left) => {
+                *left = left.checked_sub(data.len() as u64).ok_or(Halt::Body)?;
+                if is_last && *left > 0 {
+                    return Err(Halt::Body);
+                }
+            }
+            None => {
+                // An empty chunk would be the last one.
+                self.end = match (data.is_empty(), is_last) {
+                    (true, true) => LAST_CHUNK,
+                    (true, false) => &[],
+                    (false, true) => CHUNK_END_AND_LAST_CHUNK,
+                    (false, false) => CHUNK_END,
+                };
+                if !data.is_empty() {
+                    put_format(&mut self.front, format_args!("{:x}\r\n", data.len()));
+                }
             }
         }
         self.data = data;
+        Ok(())
     }
 }
 
@@ -148,8 +159,8 @@ fn encode(head: &Parts, length: Option<u64>) -> BytesMut {
     }
     match length {
         None => out.put_slice(b"transfer-encoding: chunked\r\n"),
-        // Said by those methods alone of which a body is expected (RFC 9110, 8.6).
-        Some(0) if !matches!(head.method, Method::POST | Method::PUT | Method::PATCH) => {}
+        // Not said where nobody expects a body (RFC 9110, 8.6).
+        Some(0) if matches!(head.method, Method::GET | Method::HEAD) => {}
         Some(length) => put_format(&mut out, format_args!("content-length: {length}\r\n")),
     }
     out.put_slice(b"\r\n");
@@ -197,15 +208,19 @@ mod tests {
         }
     }
 
-    /// A body of unknown length; none: nothing has come yet. Only some know their end before it is asked for.
-    struct Frames(VecDeque<Option<&'static str>>, bool);
+    /// A body; none: nothing has come yet. Only some know their end before it is asked for, or how long they say they are.
+    struct Frames {
+        frames: VecDeque<Option<&'static str>>,
+        knows_its_end: bool,
+        length: Option<u64>,
+    }
 
     impl Body for Frames {
         type Data = Bytes;
         type Error = Infallible;
 
         fn poll_frame(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-            match self.0.pop_front() {
+            match self.frames.pop_front() {
                 Some(Some(text)) => Poll::Ready(Some(Ok(Frame::data(text.into())))),
                 Some(None) => Poll::Pending,
                 None => Poll::Ready(None),
@@ -213,15 +228,15 @@ mod tests {
         }
 
         fn is_end_stream(&self) -> bool {
-            self.1 && self.0.is_empty()
+            self.knows_its_end && self.frames.is_empty()
         }
 
         fn size_hint(&self) -> SizeHint {
-            SizeHint::default()
+            self.length.map_or_else(SizeHint::default, SizeHint::with_exact)
         }
     }
 
-    fn sent<B: Body<Data = Bytes> + Unpin>(method: Method, body: B, width: usize) -> String {
+    fn sent<B: Body<Data = Bytes> + Unpin>(method: Method, body: B, width: usize) -> Result<String, Halt> {
         let request = Request::builder().method(method).uri("/a?b").header("x-a", "1");
         // What a client said of the length does not hold.
         let request = request.header("content-length", "99").header("transfer-encoding", "gzip");
@@ -229,8 +244,8 @@ mod tests {
         let mut socket = Narrow { taken: Vec::new(), width, is_full: false };
         let nobody_waits = &mut Context::from_waker(Waker::noop());
         for _ in 0..1000 {
-            if outgoing.poll(&mut socket, nobody_waits).is_ready() {
-                return String::from_utf8(socket.taken).unwrap();
+            if let Poll::Ready(ended) = outgoing.poll(&mut socket, nobody_waits) {
+                return ended.map(|()| String::from_utf8(socket.taken).unwrap());
             }
             assert_eq!(outgoing.is_begun(), !socket.taken.is_empty());
         }
@@ -244,17 +259,28 @@ mod tests {
             for (method, start) in [(Method::POST, "POST"), (Method::GET, "GET")] {
                 let head = format!("{start} /a?b HTTP/1.1\r\nx-a: 1\r\n");
                 let empty = if method == Method::GET { "\r\n" } else { "content-length: 0\r\n\r\n" };
-                assert_eq!(sent(method.clone(), Empty::new(), width), format!("{head}{empty}"));
+                assert_eq!(sent(method.clone(), Empty::new(), width).unwrap(), format!("{head}{empty}"));
                 let whole = format!("{head}content-length: 5\r\n\r\nhello");
-                assert_eq!(sent(method.clone(), Full::from("hello"), width), whole);
+                assert_eq!(sent(method.clone(), Full::from("hello"), width).unwrap(), whole);
                 let chunked =
                     format!("{head}transfer-encoding: chunked\r\n\r\n2\r\nhe\r\nf\r\nllo, it goes on\r\n0\r\n\r\n");
                 for knows_its_end in [false, true] {
-                    let body = Frames(frames.into(), knows_its_end);
-                    assert_eq!(sent(method.clone(), body, width), chunked);
+                    let body = Frames { frames: frames.into(), knows_its_end, length: None };
+                    assert_eq!(sent(method.clone(), body, width).unwrap(), chunked);
                 }
-                let nothing = Frames(VecDeque::new(), false);
-                assert!(sent(method, nothing, width).ends_with("chunked\r\n\r\n0\r\n\r\n"));
+                let nothing = Frames { frames: VecDeque::new(), knows_its_end: false, length: None };
+                assert!(sent(method, nothing, width).unwrap().ends_with("chunked\r\n\r\n0\r\n\r\n"));
+            }
+        }
+    }
+
+    #[test]
+    fn a_body_that_is_not_as_long_as_it_said_is_no_request() {
+        for (length, is_right) in [(16, false), (17, true), (18, false)] {
+            for knows_its_end in [false, true] {
+                let frames = [Some("he"), None, Some("llo, it goes on")].into();
+                let body = Frames { frames, knows_its_end, length: Some(length) };
+                assert_eq!(sent(Method::POST, body, 1000).is_ok(), is_right, "{length}");
             }
         }
     }

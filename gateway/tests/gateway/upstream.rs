@@ -239,3 +239,49 @@ async fn an_answer_that_comes_before_the_whole_request_passes() {
         until("another connection", || async { engine.asked_on() == 2 }).await;
     }
 }
+
+#[tokio::test]
+async fn a_request_whose_body_breaks_is_not_sent_again_without_it() {
+    for (body, path) in [
+        ("Transfer-Encoding: chunked\r\n\r\nno chunk\r\n", "/api/chat"),
+        ("Transfer-Encoding: chunked\r\n\r\nno chunk\r\n", "/api/blobs/sha256:00"),
+        ("Content-Length: 73\r\n\r\n", "/api/chat"),
+        ("Content-Length: 73\r\n\r\n", "/api/version"),
+    ] {
+        let engine = Script::start("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", usize::MAX, Then::Wait).await;
+        let gateway = gateway(&engine).await;
+        // There is an idle connection.
+        assert_eq!(gateway.get("/api/show").await.0, StatusCode::OK);
+        let mut client = Raw::connect(&gateway).await;
+        client.write(format!("POST {path} HTTP/1.1\r\nHost: x\r\n{body}")).await;
+        client.stream.shutdown().await.unwrap();
+        let said = client.read_to_end().await;
+        assert!(!said.starts_with("HTTP/1.1 200"), "{said}");
+        // Nothing hangs, and the next request is no part of that one.
+        until("none is in flight", || async { gateway.value("ollama_requests_in_flight").await == Some(0.0) }).await;
+        assert_eq!(gateway.get("/api/show").await, (StatusCode::OK, "ok".to_owned()), "{path} {body}");
+    }
+}
+
+#[tokio::test]
+async fn many_connections_that_were_closed_meanwhile_are_not_used() {
+    // More than a task may poll at a time.
+    const MANY: usize = 300;
+    let engine = Script::start("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok", usize::MAX, Then::CloseWhenTold).await;
+    let gateway = gateway(&engine).await;
+    let mut clients = Vec::new();
+    for _ in 0..MANY {
+        let mut client = Raw::connect(&gateway).await;
+        client.write("POST /api/chat HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\n").await;
+        clients.push(client);
+    }
+    for client in &mut clients {
+        client.write("x").await;
+    }
+    for client in &mut clients {
+        client.read_until("ok").await;
+    }
+    engine.close.notify_waiters();
+    assert_eq!(gateway.get("/healthz").await.0, StatusCode::OK);
+    assert_eq!(gateway.post("/api/chat", "").await, (StatusCode::OK, "ok".to_owned()));
+}

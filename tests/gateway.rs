@@ -128,6 +128,11 @@ fn a_key_opens_until_it_is_revoked() {
     let stage = Stage::new();
     set(&stage, "gateway", "keys = true\nkeys_on_loopback = true");
     stage.ok("deploy");
+    // Nobody has a key yet, and all the same it is measured.
+    let verified = stage.run("verify").exits(0).stdout;
+    assert!(verified.contains("wants a key of the host's own clients too"), "{verified}");
+    let scraped = verified.lines().find(|line| line.contains("Prometheus scrapes the gateway"));
+    assert!(scraped.is_some_and(|line| line.starts_with("PASS")), "{verified}");
     let said = stage.ok("key add laptop");
     let key = said.stdout.trim().to_owned();
     let show = || ask(&stage, "/api/show", &[("x-api-key", key.as_str())], &json!({"model": MODEL})).0;

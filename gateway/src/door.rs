@@ -40,6 +40,14 @@ impl Door {
         }
     }
 
+    /// Whether metrics are for who asks: for the host's own, whose Prometheus has no key, and for who may come in.
+    pub(crate) fn shows(&self, headers: &HeaderMap, peer: IpAddr) -> Result<(), Refusal> {
+        match self.address(headers, peer) {
+            (_, true) => Ok(()),
+            _ => self.admit(headers, peer).map(drop),
+        }
+    }
+
     /// The client's address, and whether it is the host's own.
     fn address(&self, headers: &HeaderMap, peer: IpAddr) -> (IpAddr, bool) {
         let peer = peer.to_canonical();
@@ -129,5 +137,10 @@ mod tests {
         let door = Door { keys_on_loopback: true, ..door };
         assert_eq!(door.admit(&headers(&[]), ip("127.0.0.1")), Err(Refusal::NoKey));
         assert!(door.admit(&headers(&[("x-api-key", &key)]), ip("127.0.0.1")).is_ok());
+        // What is measured here has to be scraped all the same.
+        assert_eq!(door.shows(&headers(&[]), ip("127.0.0.1")), Ok(()));
+        let for_lan = headers(&[("x-forwarded-for", "192.168.1.9")]);
+        assert_eq!(door.shows(&for_lan, ip("127.0.0.1")), Err(Refusal::NoKey));
+        assert_eq!(door.shows(&headers(&[("x-api-key", &key)]), ip("192.168.1.9")), Ok(()));
     }
 }

@@ -54,9 +54,9 @@ pub struct Options {
     pub keys: Option<PathBuf>,
     /// The host's own clients need a key as well.
     pub keys_on_loopback: bool,
-    /// Requests that the engine is given at a time; 0: all of them, and nobody waits here.
+    /// Requests that the engine is given at a time for each model; 0: all of them, and nobody waits here.
     pub slots: usize,
-    /// Requests that may wait, of which one client has at most half.
+    /// Requests that may wait for a model, of which one client has at most half.
     pub queue: usize,
     /// Asks for the counters of streams in OpenAI's dialect, and takes them out again where the client did not ask.
     pub ask_for_usage: bool,

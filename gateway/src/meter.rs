@@ -106,7 +106,8 @@ impl Meter {
         self.outcome.get_or_insert(Outcome::Error);
     }
 
-    fn model(&self) -> Model {
+    /// The label of the model that the request names, as far as it has come.
+    pub(crate) fn model(&self) -> Model {
         match (self.endpoint.model_field(), self.request.model.get()) {
             (None, _) => Model::None,
             (Some(_), None) => Model::Other,

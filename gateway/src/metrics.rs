@@ -315,8 +315,8 @@ impl Metrics {
             let labels = ModelLabels { model: model.clone() };
             self.size_bytes.get_or_create(&labels).set(ps.size.cast_signed());
             self.vram_bytes.get_or_create(&labels).set(ps.size_vram.cast_signed());
-            // What was in memory before the gateway came was not loaded meanwhile.
-            if before.is_some_and(|before| !before.contains_key(model)) {
+            // What was in memory before the gateway came was not loaded meanwhile. With another context it is loaded anew.
+            if before.is_some_and(|before| before.get(model) != Some(&ps.context_length)) {
                 self.loads.get_or_create(&labels).inc();
             }
         }
@@ -473,11 +473,11 @@ mod tests {
         metrics.know_loaded(&[ps("a:1"), ps("b:1")]);
         metrics.know_loaded(&[ps("b:1")]);
         metrics.know_loaded(&[ps("a:1"), ps("b:1")]);
-        metrics.know_loaded(&[ps("b:1")]);
+        metrics.know_loaded(&[PsModel { context_length: 4096, ..ps("b:1") }]);
         let text = metrics.encode().unwrap();
         for line in [
             "ollama_model_loads_total{model=\"a:1\"} 1",
-            "ollama_model_loads_total{model=\"b:1\"} 1",
+            "ollama_model_loads_total{model=\"b:1\"} 2",
             "ollama_model_size_bytes{model=\"b:1\"} 10",
             "ollama_model_vram_bytes{model=\"b:1\"} 7",
         ] {

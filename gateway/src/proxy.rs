@@ -19,7 +19,7 @@ use crate::{
     header,
     meter::Meter,
     metrics::Metrics,
-    queue::{Queue, Turn},
+    queue::{Queues, Turn},
     reply::{self, Protocol, ReplyBody},
     upstream::{Answer, Fault, Upstream},
 };
@@ -30,7 +30,7 @@ pub(crate) struct Proxy {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) door: Door,
     /// None: everyone goes through at once.
-    pub(crate) queue: Option<Arc<Queue>>,
+    pub(crate) queues: Option<Arc<Queues>>,
     pub(crate) wishes: Wishes,
 }
 
@@ -64,11 +64,6 @@ impl Proxy {
         head.version = Version::HTTP_11;
         header::remove_hop_by_hop(&mut head.headers);
         head.headers.insert(HOST, self.upstream.host());
-        if self.door.keys.is_some() {
-            // The engine has no use for it.
-            head.headers.remove(AUTHORIZATION);
-            head.headers.remove("x-api-key");
-        }
 
         let mut body = RequestBody::new(body, endpoint, Arc::clone(meter.request()));
         let mut turn = None;
@@ -78,13 +73,22 @@ impl Proxy {
                 body.begin().await;
             }
             self.add_wishes(endpoint, &mut body, &mut meter);
-            if let Some(queue) = &self.queue {
-                match queue.enter(&client).await {
+            if let Some(queues) = &self.queues {
+                match queues.of(meter.model()).enter(&client).await {
                     Ok(begun) => turn = Some(begun),
                     Err(full) => return refused(reply::no_room(full, protocol), meter),
                 }
                 meter.begins();
+                // Whose key was revoked meanwhile has waited in vain.
+                if let Err(refusal) = self.door.admit(&head.headers, peer) {
+                    return refused(reply::unknown(refusal, protocol), meter);
+                }
             }
+        }
+        if self.door.keys.is_some() {
+            // The engine has no use for it.
+            head.headers.remove(AUTHORIZATION);
+            head.headers.remove("x-api-key");
         }
         match self.upstream.send(Request::from_parts(head, body)).await {
             Ok(response) => pass_back(response, meter, turn),

@@ -1,4 +1,4 @@
-//! Who is next: a turn a client, round robin, before the engine's slots.
+//! Who is next: a turn a client, round robin, before the engine's slots for a model.
 //!
 //! Ollama serves first come, first served. A script that asks a hundred questions at once then makes everyone else
 //! wait for all of them. Here each client (a key, or an address) has a line of its own, and lines take turns: a turn's
@@ -16,6 +16,8 @@ use std::{
 };
 
 use tokio::sync::oneshot;
+
+use crate::model::Model;
 
 /// Who asks.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -35,6 +37,34 @@ pub(crate) struct NoRoom {
     pub(crate) ahead: usize,
     /// When it is worth trying again, as far as one can tell.
     pub(crate) retry_after: Duration,
+}
+
+/// A waiting room for each model: those that are in memory answer side by side, and each so many at a time.
+pub(crate) struct Queues {
+    slots: usize,
+    places: usize,
+    by_model: Mutex<HashMap<Model, Arc<Queue>>>,
+}
+
+impl Queues {
+    /// As many turns at a time for a model as `slots`, and as many who wait as `places`.
+    pub(crate) fn new(slots: usize, places: usize) -> Self {
+        Queues { slots, places, by_model: Mutex::default() }
+    }
+
+    /// Where one waits for `model`. As many as there are labels.
+    pub(crate) fn of(&self, model: Model) -> Arc<Queue> {
+        Arc::clone(self.by_model().entry(model).or_insert_with(|| Queue::new(self.slots, self.places)))
+    }
+
+    /// How many wait.
+    pub(crate) fn waiting(&self) -> usize {
+        self.by_model().values().map(|queue| queue.waiting()).sum()
+    }
+
+    fn by_model(&self) -> MutexGuard<'_, HashMap<Model, Arc<Queue>>> {
+        self.by_model.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// The waiting room.

@@ -28,7 +28,7 @@ use crate::{
     metrics::Metrics,
     poll,
     proxy::{Proxy, Wishes},
-    queue::Queue,
+    queue::Queues,
     reply::{self, Protocol, ReplyBody},
     upstream::Upstream,
     warm::Warm,
@@ -118,16 +118,16 @@ fn proxy(options: &Options, background: &mut JoinSet<Infallible>) -> Proxy {
         upstream: Upstream::at(options.upstream),
         metrics,
         door: Door { keys, keys_on_loopback: options.keys_on_loopback },
-        queue: (options.slots > 0).then(|| Queue::new(options.slots, options.queue)),
+        queues: (options.slots > 0).then(|| Arc::new(Queues::new(options.slots, options.queue))),
         wishes: Wishes { usage: options.ask_for_usage, no_truncation: options.refuse_truncation },
     };
-    let (upstream, metrics, queue) = (Arc::clone(&proxy.upstream), Arc::clone(&proxy.metrics), proxy.queue.clone());
+    let (upstream, metrics, queues) = (Arc::clone(&proxy.upstream), Arc::clone(&proxy.metrics), proxy.queues.clone());
     background.spawn(async move {
         let mut ticks = time::interval(LOOK);
         loop {
             ticks.tick().await;
             upstream.forget_idle();
-            metrics.waiting.set(queue.as_ref().map_or(0, |queue| queue.waiting()).cast_signed() as i64);
+            metrics.waiting.set(queues.as_ref().map_or(0, |queues| queues.waiting()).cast_signed() as i64);
         }
     });
     proxy
@@ -171,12 +171,12 @@ async fn connection(stream: TcpStream, peer: IpAddr, proxy: Arc<Proxy>, mut stop
     }
 }
 
-/// Two paths are the gateway's own; everything else is the engine's. Metrics are for those who could ask the engine.
+/// Two paths are the gateway's own; everything else is the engine's.
 async fn answer(proxy: &Proxy, request: Request<Incoming>, peer: IpAddr) -> Result<Response<ReplyBody>, Infallible> {
     let read = matches!(*request.method(), Method::GET | Method::HEAD);
     Ok(match request.uri().path() {
-        "/metrics" if read => match proxy.door.admit(request.headers(), peer) {
-            Ok(_) => reply::metrics(&proxy.metrics),
+        "/metrics" if read => match proxy.door.shows(request.headers(), peer) {
+            Ok(()) => reply::metrics(&proxy.metrics),
             Err(refusal) => reply::unknown(refusal, Protocol::Ollama),
         },
         "/healthz" if read => reply::healthy(),

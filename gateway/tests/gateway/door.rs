@@ -108,6 +108,50 @@ async fn a_key_revoked_while_it_streams_lets_the_stream_end_and_nothing_more() {
 }
 
 #[tokio::test]
+async fn whose_key_is_revoked_while_he_waits_is_not_served() {
+    let folder = tempfile::tempdir().unwrap();
+    let keys = folder.path().join("keys.json");
+    let mut file = KeyFile::default();
+    let [laptop, desktop] = ["laptop", "desktop"].map(|name| file.add(name, String::new()).unwrap().unwrap());
+    fs::write(&keys, file.render()).unwrap();
+    let turns = Arc::new(Semaphore::new(0));
+    let engine = {
+        let turns = Arc::clone(&turns);
+        Engine::start(move |_| {
+            let turns = Arc::clone(&turns);
+            async move {
+                turns.acquire().await.unwrap().forget();
+                ndjson(whole("{}\n"))
+            }
+        })
+        .await
+    };
+    let options =
+        Options { keys: Some(keys.clone()), keys_on_loopback: true, ..Options::new(ANYWHERE, engine.address) };
+    let gateway = Arc::new(Gateway::with(Options { slots: 1, queue: 10, ..options }).await);
+    let status = |key: &str| {
+        let (gateway, key) = (Arc::clone(&gateway), key.to_owned());
+        async move { gateway.send(ask("/api/chat", &[("x-api-key", &key)], "{}")).await.status() }
+    };
+    let tags = |key: &str| {
+        let (gateway, key) = (Arc::clone(&gateway), key.to_owned());
+        async move { gateway.send(ask("/api/tags", &[("x-api-key", &key)], "")).await.status() }
+    };
+    until("the keys are known", || async { tags(&laptop).await == StatusCode::OK }).await;
+    let first = tokio::spawn(status(&desktop));
+    until("one is served", || async { gateway.value("ollama_requests_in_flight").await == Some(1.0) }).await;
+    let second = tokio::spawn(status(&laptop));
+    until("one waits", || async { gateway.value("ollama_requests_waiting").await == Some(1.0) }).await;
+    file.revoke("laptop");
+    fs::write(&keys, file.render()).unwrap();
+    until("the key is revoked", || async { tags(&laptop).await == StatusCode::UNAUTHORIZED }).await;
+    turns.add_permits(2);
+    assert_eq!(soon("the first", first).await.unwrap(), StatusCode::OK);
+    assert_eq!(soon("the second", second).await.unwrap(), StatusCode::UNAUTHORIZED);
+    assert_eq!(turns.available_permits(), 1, "the engine was asked once");
+}
+
+#[tokio::test]
 async fn a_greedy_client_delays_a_polite_one_by_one_turn_at_most() {
     let served = Arc::new(Mutex::new(Vec::new()));
     let turns = Arc::new(Semaphore::new(0));
@@ -126,6 +170,7 @@ async fn a_greedy_client_delays_a_polite_one_by_one_turn_at_most() {
     };
     let options = Options { slots: 1, queue: 300, ..Options::new(ANYWHERE, engine.address) };
     let gateway = Arc::new(Gateway::with(options).await);
+    until("the model is known", || async { gateway.value("ollama_up").await == Some(1.0) }).await;
     let mut clients = tokio::task::JoinSet::new();
     let mut start = |who: &'static str, address: &'static str| {
         let gateway = Arc::clone(&gateway);
@@ -148,6 +193,36 @@ async fn a_greedy_client_delays_a_polite_one_by_one_turn_at_most() {
     let place = served.iter().position(|who| who == "polite").unwrap();
     assert!(place <= 2, "{place} greedy requests came first");
     assert_eq!(served.len(), 101);
+}
+
+#[tokio::test]
+async fn who_asks_for_one_model_does_not_wait_for_another() {
+    let turns = Arc::new(Semaphore::new(0));
+    let engine = {
+        let turns = Arc::clone(&turns);
+        Engine::start(move |request: Request<Incoming>| {
+            let turns = Arc::clone(&turns);
+            async move {
+                if request.into_body().collect().await.unwrap().to_bytes().starts_with(b"{\"model\":\"m:1\"") {
+                    turns.acquire().await.unwrap().forget();
+                }
+                ndjson(whole("{\"done\":true}\n"))
+            }
+        })
+        .await
+    };
+    let options = Options { slots: 1, queue: 10, ..Options::new(ANYWHERE, engine.address) };
+    let gateway = Arc::new(Gateway::with(options).await);
+    until("the model is known", || async { gateway.value("ollama_up").await == Some(1.0) }).await;
+    let mut waiting = tokio::task::JoinSet::new();
+    for _ in 0..2 {
+        let gateway = Arc::clone(&gateway);
+        waiting.spawn(async move { gateway.post("/api/chat", "{\"model\":\"m:1\"}").await.0 });
+    }
+    until("one waits", || async { gateway.value("ollama_requests_waiting").await == Some(1.0) }).await;
+    assert_eq!(gateway.post("/api/chat", "{\"model\":\"m:2\"}").await.0, StatusCode::OK);
+    turns.add_permits(2);
+    assert!(soon("both", waiting.join_all()).await.iter().all(|status| *status == StatusCode::OK));
 }
 
 #[tokio::test]

@@ -4,9 +4,6 @@ use std::path::Path;
 
 use super::{Engine, Models, table::Table};
 
-/// How many models Ollama keeps in memory on one GPU if it is not told.
-const MODELS_PER_GPU: u32 = 3;
-
 /// Keys, turns, and what is added to requests.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Gateway {
@@ -14,9 +11,9 @@ pub struct Gateway {
     pub keys: bool,
     /// The host's own need one as well.
     pub keys_on_loopback: bool,
-    /// Requests that the engine is given at a time; 0: as many as it serves.
+    /// Requests that the engine is given at a time for each model; 0: as many as it serves.
     pub slots: u32,
-    /// Requests that may wait.
+    /// Requests that may wait for a model.
     pub queue: u32,
     /// Asks the engine for the counters of streams in OpenAI's dialect.
     pub ask_for_usage: bool,
@@ -40,8 +37,7 @@ impl Default for Gateway {
 impl Gateway {
     /// What the gateway is started with, but for its addresses.
     pub(crate) fn args(&self, engine: &Engine, models: &Models, keys: &Path) -> Vec<String> {
-        let loaded = if engine.max_loaded_models == 0 { MODELS_PER_GPU } else { engine.max_loaded_models };
-        let slots = if self.slots == 0 { engine.num_parallel.saturating_mul(loaded) } else { self.slots };
+        let slots = if self.slots == 0 { engine.num_parallel.max(1) } else { self.slots };
         let mut args = vec![format!("--slots={slots}"), format!("--queue={}", self.queue)];
         if self.keys {
             args.push(format!("--keys={}", keys.display()));
@@ -80,17 +76,17 @@ mod tests {
 
     #[test]
     fn as_many_go_through_as_the_engine_serves() {
-        assert_eq!(args(""), "--slots=3 --queue=512");
-        assert_eq!(args("[engine]\nnum_parallel = 4\nmax_loaded_models = 2\n"), "--slots=8 --queue=512");
+        assert_eq!(args(""), "--slots=1 --queue=512");
+        assert_eq!(args("[engine]\nnum_parallel = 4\nmax_loaded_models = 2\n"), "--slots=4 --queue=512");
         assert_eq!(args("[gateway]\nslots = 1\nqueue = 9\n"), "--slots=1 --queue=9");
     }
 
     #[test]
     fn what_is_switched_on_is_asked_for() {
         let all = "[gateway]\nkeys = true\nkeys_on_loopback = true\nask_for_usage = true\nrefuse_truncation = true\n";
-        let expected = "--slots=3 --queue=512 --keys=/k --keys-on-loopback --ask-for-usage --refuse-truncation";
+        let expected = "--slots=1 --queue=512 --keys=/k --keys-on-loopback --ask-for-usage --refuse-truncation";
         assert_eq!(args(all), expected);
         let warm = "[models]\nwarm = [\"a:7b\", \"b\"]\n";
-        assert_eq!(args(warm), "--slots=3 --queue=512 --warm=a:7b --warm=b");
+        assert_eq!(args(warm), "--slots=1 --queue=512 --warm=a:7b --warm=b");
     }
 }

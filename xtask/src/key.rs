@@ -41,6 +41,9 @@ pub(crate) fn run(settings: Option<&Path>, verb: cli::Key) -> Result<Exit> {
                 report::say("nobody is asked for it yet: set `keys = true` under [gateway], and deploy");
             }
         }
+        cli::Key::List { json: false } if file.keys.is_empty() => {
+            report::say("there are no keys: `cargo xtask key add NAME` makes one");
+        }
         cli::Key::List { json } => report::data(&match json {
             true => format!("{}\n", serde_json::to_string(&file.keys)?),
             false => file.keys.iter().map(|key| format!("{:<20} {}\n", key.name, key.created)).collect(),
@@ -52,7 +55,7 @@ pub(crate) fn run(settings: Option<&Path>, verb: cli::Key) -> Result<Exit> {
                     .into());
             }
             file.save(&path)?;
-            report::say(&format!("{name} is refused from now on; what streams already may end"));
+            report::say(&format!("{name} is refused from now on, also where it waits for a turn; what streams already may end"));
         }
     }
     Ok(Exit::Done)

@@ -25,6 +25,9 @@ pub(crate) fn run(settings: Option<&Path>, verb: cli::Secret) -> Result<Exit> {
         cli::Secret::List { json } => {
             let secrets = Session::open(settings, Need::Any)?.client.secrets(false)?;
             let names: Vec<&String> = secrets.keys().collect();
+            if names.is_empty() && !json {
+                report::say("there are no secrets: `cargo xtask secret set NAME` keeps one");
+            }
             report::data(&match json {
                 true => format!("{}\n", serde_json::to_string(&names)?),
                 false => names.iter().map(|name| format!("{name}\n")).collect(),

@@ -194,6 +194,20 @@ mod tests {
     }
 
     #[test]
+    fn the_watchdog_is_asked_at_each_look() {
+        let (_, watchdog) = ALERTMANAGER.split_once("receiver: watchdog\n").unwrap();
+        let seconds = |key: &str| {
+            let (_, value) = watchdog.split_once(key).unwrap();
+            match value.split_whitespace().next().unwrap() {
+                "1m" => 60,
+                value => value.trim_end_matches('s').parse().unwrap(),
+            }
+        };
+        // What is as long as a look, or longer, is over at the next but one.
+        assert!(seconds("repeat_interval: ") < seconds("group_interval: "));
+    }
+
+    #[test]
     fn the_watchdog_is_counted_apart_from_people() {
         let (config, _) = config(ALL, &[]);
         let (_, watchdog) = config.split_once("  - name: watchdog\n").unwrap();

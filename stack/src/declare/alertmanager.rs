@@ -88,7 +88,11 @@ impl Ways<'_> {
     fn note(&self) -> Option<String> {
         let ways = self.each();
         if ways.is_empty() {
-            return Some("it tells nobody: nothing is set under [alerts]".to_owned());
+            let why = match self.alerts.watchdog {
+                Some(_) => "it tells nobody but the watchdog: nothing else is set under [alerts]",
+                None => "it tells nobody: nothing is set under [alerts]",
+            };
+            return Some(why.to_owned());
         }
         let missing = ways.into_iter().filter_map(|(_, way)| way.err()).map(|Missing { setting, secret }| {
             format!("alerts.{setting} waits for `cargo xtask secret set {secret}`, and a deploy")
@@ -183,6 +187,12 @@ mod tests {
         let (config, note) = config("", &[]);
         assert_eq!(config, ALERTMANAGER.replace("by-hand", "0123abcd"));
         assert_eq!(note.as_deref(), Some("it tells nobody: nothing is set under [alerts]"));
+    }
+
+    #[test]
+    fn a_watchdog_alone_is_said_to_be_alone() {
+        let (_, note) = config("watchdog = \"https://example.com/ping\"\n", &[]);
+        assert_eq!(note.as_deref(), Some("it tells nobody but the watchdog: nothing else is set under [alerts]"));
     }
 
     #[test]

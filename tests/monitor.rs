@@ -4,6 +4,9 @@ use std::{
     collections::BTreeSet,
     env, fs,
     path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::Duration,
 };
 
 use serde_json::{Value, json};
@@ -174,6 +177,40 @@ fn an_alert_goes_the_whole_way_to_people() {
     assert!(last["detail"].as_str().unwrap().contains("logs alertmanager"), "{last}");
 }
 
+/// Alertmanager counts what it sends by kind, and the watchdog is told within the same seconds.
+#[test]
+fn a_watchdog_that_takes_its_ping_is_not_taken_for_people() {
+    if PARTS.into_iter().any(lacks) {
+        return;
+    }
+    let stage = Stage::new();
+    let (watchdog, pings) = receiver::hook("200 OK");
+    let settings = fs::read_to_string(stage.path("stack.toml")).unwrap();
+    // Nobody listens at port 1.
+    let alerts = format!("[alerts]\nwebhook = \"http://127.0.0.1:1/dead\"\nwatchdog = \"{watchdog}\"\n");
+    stage.write("stack.toml", &format!("{settings}\n{alerts}"));
+    stage.ok("deploy");
+    let url = format!("{}/api/v2/alerts", stage.part("alertmanager")["url"].as_str().unwrap());
+    let over = AtomicBool::new(false);
+    let said = thread::scope(|scope| {
+        scope.spawn(|| {
+            let client = reqwest::blocking::Client::builder().no_proxy().build().unwrap();
+            // Each in a group of its own, which is told at once: in life there is one, once a minute.
+            for number in (0..).take_while(|_| !over.load(Ordering::Relaxed)) {
+                let bark = json!([{"labels": {"alertname": "Watchdog", "model": number.to_string()}}]);
+                let _ = client.post(&url).json(&bark).send();
+                thread::sleep(Duration::from_secs(1));
+            }
+        });
+        let ran = stage.run("monitor alerts --test");
+        over.store(true, Ordering::Relaxed);
+        ran.exits(1).stdout
+    });
+    assert!(said.contains("FAIL  webhook takes it") && said.contains("0 of 1 delivered"), "{said}");
+    let (head, body) = pings.try_recv().expect("the watchdog is asked all the time");
+    assert!(head.starts_with("POST /hook ") && body.to_string().contains("Watchdog"), "{head}{body}");
+}
+
 /// Each way by a receiver that speaks its protocol, each secret where that protocol wants it.
 #[test]
 fn mail_slack_ntfy_and_a_webhook_each_take_an_alert_with_their_secret() {
@@ -201,7 +238,7 @@ fn mail_slack_ntfy_and_a_webhook_each_take_an_alert_with_their_secret() {
     stage.write("stack.toml", &format!("{settings}\n[alerts]\n{ways}"));
     stage.ok("deploy");
     let said = stage.ok("monitor alerts --test").stdout;
-    for way in ["email takes it", "slack takes it", "webhook takes it"] {
+    for way in ["email takes it", "slack takes it", "ntfy and webhook take it"] {
         assert!(said.contains(&format!("PASS  {way}")), "{said}");
     }
 

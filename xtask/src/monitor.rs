@@ -91,7 +91,11 @@ fn test(session: &mut Session, json: bool) -> Result<Exit> {
     let (observed, monitor) = look(session)?;
     let alerts = &session.settings.alerts;
     if alert::ways(alerts).is_empty() {
-        return Err(Failure::new(Class::Nothing, "nobody is told of alerts: nothing is set under [alerts]")
+        let why = match alerts.watchdog {
+            Some(_) => "nobody is told of alerts but the watchdog: nothing else is set under [alerts]",
+            None => "nobody is told of alerts: nothing is set under [alerts]",
+        };
+        return Err(Failure::new(Class::Nothing, why)
             .hint(
                 "write `webhook`, `ntfy`, `slack` or `email` there, and deploy; config/stack.example.toml has them all",
             )

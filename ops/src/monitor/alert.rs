@@ -80,22 +80,40 @@ pub fn test(
         })?
         && station("Alertmanager has the alert", &mut || active(monitor, &metric.run))?;
     if passed {
-        for (way, wanted) in ways(alerts) {
-            station(&format!("{way} takes it"), &mut || Ok(Sent::ask(monitor)?.since(&before, way, wanted)))?;
+        for Way { kind, names } in ways(alerts) {
+            let take = if names.len() == 1 { "takes" } else { "take" };
+            let name = format!("{} {take} it", names.join(" and "));
+            station(&name, &mut || Ok(Sent::ask(monitor)?.since(&before, kind, names.len())))?;
         }
     }
     drop(metric);
     Ok(checks)
 }
 
-/// How many ways of each kind the settings ask for, by Alertmanager's name of the kind.
-pub fn ways(alerts: &Alerts) -> Vec<(&'static str, u64)> {
+/// Ways to people that Alertmanager counts as one.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Way {
+    /// Alertmanager's name of the kind.
+    kind: &'static str,
+    /// The settings' names of those that are set: one or more.
+    names: Vec<&'static str>,
+}
+
+/// The ways that the settings ask for. The watchdog is none, and is told as another kind: its own count is in none of these.
+pub fn ways(alerts: &Alerts) -> Vec<Way> {
     let Alerts { email, slack, ntfy, webhook, watchdog: _ } = alerts;
-    let webhooks = u64::from(ntfy.is_some()) + u64::from(webhook.is_some());
-    [("email", email.is_some().into()), ("slack", slack.is_some().into()), ("webhook", webhooks)]
-        .into_iter()
-        .filter(|(_, wanted)| *wanted > 0)
-        .collect()
+    let way = |kind, set: &[(&'static str, bool)]| {
+        let names: Vec<_> = set.iter().filter(|(_, is_set)| *is_set).map(|(name, _)| *name).collect();
+        (!names.is_empty()).then_some(Way { kind, names })
+    };
+    [
+        way("email", &[("email", email.is_some())]),
+        way("slack", &[("slack", slack.is_some())]),
+        way("webhook", &[("ntfy", ntfy.is_some()), ("webhook", webhook.is_some())]),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
 }
 
 fn has(monitor: &Monitor, expression: &str) -> Result<Result<String, String>, Failure> {
@@ -168,7 +186,7 @@ impl Sent {
         Sent(sent)
     }
 
-    fn since(&self, before: &Sent, kind: &str, wanted: u64) -> Result<String, String> {
+    fn since(&self, before: &Sent, kind: &str, wanted: usize) -> Result<String, String> {
         let of = |sent: &Sent| sent.0.get(kind).copied().unwrap_or_default();
         let ((tried, failed), (tried_before, failed_before)) = (of(self), of(before));
         let (tried, failed) = (tried - tried_before, failed - failed_before);
@@ -186,6 +204,17 @@ impl Sent {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_way_is_called_what_the_settings_call_it() {
+        let names = |alerts: &Alerts| ways(alerts).into_iter().map(|way| way.names.join(" and ")).collect::<Vec<_>>();
+        let mut alerts = Alerts { watchdog: Some("http://127.0.0.1:1/".to_owned()), ..Alerts::default() };
+        assert!(names(&alerts).is_empty(), "the watchdog is nobody");
+        alerts.ntfy = Some("http://127.0.0.1:1/".to_owned());
+        assert_eq!(names(&alerts), ["ntfy"]);
+        alerts.webhook.clone_from(&alerts.ntfy);
+        assert_eq!(names(&alerts), ["ntfy and webhook"]);
+    }
 
     #[test]
     fn only_what_was_taken_counts() {

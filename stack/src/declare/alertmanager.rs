@@ -17,6 +17,12 @@ const ALERTMANAGER: &str = include_str!("../../../config/alertmanager/alertmanag
 /// What a person reads of several alerts at once, where the default would be a page of labels.
 const WORDS: &str = "{{ range .Alerts }}{{ .Annotations.summary }}\n{{ .Annotations.description }}\n{{ end }}";
 
+/// Alertmanager's list of the ways to people, by kind.
+const PEOPLE: [&str; 3] = ["email_configs", "slack_configs", "webhook_configs"];
+
+/// The watchdog's, which is none of those.
+const WATCHDOG: &str = "pagerduty_configs";
+
 /// Where Alertmanager tells which files it runs.
 pub(super) const CONFIG_PATH: &str = "/api/v2/status";
 
@@ -82,7 +88,11 @@ impl Ways<'_> {
     fn note(&self) -> Option<String> {
         let ways = self.each();
         if ways.is_empty() {
-            return Some("it tells nobody: nothing is set under [alerts]".to_owned());
+            let why = match self.alerts.watchdog {
+                Some(_) => "it tells nobody but the watchdog: nothing else is set under [alerts]",
+                None => "it tells nobody: nothing is set under [alerts]",
+            };
+            return Some(why.to_owned());
         }
         let missing = ways.into_iter().filter_map(|(_, way)| way.err()).map(|Missing { setting, secret }| {
             format!("alerts.{setting} waits for `cargo xtask secret set {secret}`, and a deploy")
@@ -95,7 +105,7 @@ impl Ways<'_> {
     fn config(&self, declared: &str) -> String {
         let mut people = String::new();
         let ways: Vec<_> = self.each().into_iter().filter_map(|(kind, way)| Some((kind, way.ok()?))).collect();
-        for kind in ["email_configs", "slack_configs", "webhook_configs"] {
+        for kind in PEOPLE {
             let of_kind = ways.iter().filter(|(it, _)| *it == kind);
             // JSON is YAML.
             let lines: Vec<String> = of_kind.map(|(_, way)| format!("      - {way}\n")).collect();
@@ -103,10 +113,12 @@ impl Ways<'_> {
                 people.push_str(&format!("    {kind}:\n{}", lines.concat()));
             }
         }
-        let watchdog =
-            self.alerts.watchdog.as_ref().map(|url| {
-                format!("    webhook_configs:\n      - {}\n", json!({ "url": url, "send_resolved": false }))
-            });
+        // Not as a webhook: Alertmanager counts by kind alone, and a test of the alerts would take this one's pings for people's.
+        // PagerDuty's is a kind that every version has, posts JSON to any URL and wants some key.
+        let watchdog = self.alerts.watchdog.as_ref().map(|url| {
+            let way = json!({ "url": url, "routing_key": "watchdog", "send_resolved": false });
+            format!("    {WATCHDOG}:\n      - {way}\n")
+        });
         ALERTMANAGER
             .replace("  - name: people\n", &format!("  - name: people\n{people}"))
             .replace("  - name: watchdog\n", &format!("  - name: watchdog\n{}", watchdog.unwrap_or_default()))
@@ -178,11 +190,39 @@ mod tests {
     }
 
     #[test]
+    fn a_watchdog_alone_is_said_to_be_alone() {
+        let (_, note) = config("watchdog = \"https://example.com/ping\"\n", &[]);
+        assert_eq!(note.as_deref(), Some("it tells nobody but the watchdog: nothing else is set under [alerts]"));
+    }
+
+    #[test]
     fn every_way_is_a_receiver_and_secrets_stay_in_their_files() {
         let (config, note) = config(ALL, &[SMTP_PASSWORD, SLACK_URL, NTFY_TOKEN, WEBHOOK_TOKEN]);
         let (_, receivers) = config.split_once("receivers:\n").unwrap();
         insta::assert_snapshot!(receivers);
         assert_eq!(note, None);
+    }
+
+    #[test]
+    fn the_watchdog_is_asked_at_each_look() {
+        let (_, watchdog) = ALERTMANAGER.split_once("receiver: watchdog\n").unwrap();
+        let seconds = |key: &str| {
+            let (_, value) = watchdog.split_once(key).unwrap();
+            match value.split_whitespace().next().unwrap() {
+                "1m" => 60,
+                value => value.trim_end_matches('s').parse().unwrap(),
+            }
+        };
+        // What is as long as a look, or longer, is over at the next but one.
+        assert!(seconds("repeat_interval: ") < seconds("group_interval: "));
+    }
+
+    #[test]
+    fn the_watchdog_is_counted_apart_from_people() {
+        let (config, _) = config(ALL, &[]);
+        let (_, watchdog) = config.split_once("  - name: watchdog\n").unwrap();
+        let kind = watchdog.lines().next().unwrap().trim().trim_end_matches(':');
+        assert!(kind.ends_with("_configs") && !PEOPLE.contains(&kind), "{kind}");
     }
 
     #[test]

@@ -55,7 +55,9 @@ pub(crate) fn run(settings: Option<&Path>, verb: cli::Key) -> Result<Exit> {
                     .into());
             }
             file.save(&path)?;
-            report::say(&format!("{name} is refused from now on, also where it waits for a turn; what streams already may end"));
+            report::say(&format!(
+                "{name} is refused from now on, also where it waits for a turn; what streams already may end"
+            ));
         }
     }
     Ok(Exit::Done)

@@ -249,6 +249,8 @@ fn mail_slack_ntfy_and_a_webhook_each_take_an_alert_with_their_secret() {
     let is_test = |text: &Value| text.to_string().contains("A test of the alerts");
     let (_, said) = slack.iter().find(|(_, body)| is_test(body)).unwrap();
     assert_eq!((&said["channel"], &said["attachments"][0]["title"]), (&json!("#alerts"), &json!("AlertTest: firing")));
+    let link = said["attachments"][0]["title_link"].as_str().unwrap();
+    assert!(link.contains("/graph?g0.expr="), "it leads to Prometheus, which the edge lets be reached: {link}");
     let (head, _) = ntfy.iter().find(|(_, body)| is_test(body)).unwrap();
     assert!(head.starts_with("POST /hook?template=alertmanager ") && head.contains("Bearer for-ntfy"), "{head}");
     let (head, _) = webhook.iter().find(|(_, body)| is_test(body)).unwrap();

@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::{
@@ -301,12 +302,30 @@ fn monitor_tells_what_is_scraped_and_what_is_not() {
         stage.run("monitor status").stdout.contains("silences  alertname=Hot until 2100-01-01 00:00 UTC (me: summer)")
     );
 
+    // An alert that is silenced is said to be.
+    let mut silence = silence;
+    silence["matchers"][0]["value"] = json!("Mine");
+    assert!(client.post(format!("{url}/api/v2/silences")).json(&silence).send().unwrap().status().is_success());
+    let rule = json!({"alert": "Mine", "expr": "vector(1)", "labels": {"severity": "info"}, "annotations": {"summary": "So it is"}});
+    let rules = json!({"groups": [{"name": "mine", "rules": [rule]}]});
+    fs::create_dir_all(stage.path("local/rules")).unwrap();
+    stage.write("local/rules/mine.yml", &rules.to_string());
+    stage.ok("deploy");
+    until("the alert fires", || stage.ok("monitor alerts").stdout.contains(" UTC, silenced): So it is").then_some(()));
+
     stage.ok("stop node-exporter");
     let words = until("the exporter is missed", || {
         let ran = stage.run("monitor status");
         ran.stdout.contains("node down: ").then(|| ran.exits(1).stdout)
     });
     assert!(words.starts_with("targets   3 of 4 up: "), "{words}");
+
+    stage.components()["alertmanager"].signal(Signal::STOP);
+    let words = stage.run("monitor status").exits(1).stdout;
+    assert!(
+        words.starts_with("targets   ") && words.contains("nobody is told: Alertmanager does not answer"),
+        "{words}"
+    );
 }
 
 #[test]

@@ -57,6 +57,8 @@ pub struct Alert {
     pub summary: String,
     /// What to do.
     pub description: String,
+    /// Whether nobody is told of it for a while.
+    pub silenced: bool,
 }
 
 /// What nobody is told of for a while.
@@ -94,7 +96,11 @@ impl Status {
             targets: list(&targets["activeTargets"]).iter().map(target).collect(),
             rules: rules.len(),
             broken_rules: broken.map(|rule| format!("{}: {}", text(&rule["name"]), text(&rule["lastError"]))).collect(),
-            firing: firing(monitor)?,
+            // Once is enough to wait for one that is silent.
+            firing: match alertmanager_error {
+                None => firing(monitor)?,
+                Some(_) => firing_but(monitor, &[])?,
+            },
             silences,
             alertmanager_error,
             note: note(monitor),
@@ -158,6 +164,13 @@ impl Status {
 /// # Errors
 /// There is no Prometheus, or it does not answer.
 pub fn firing(monitor: &Monitor) -> Result<Vec<Alert>, Failure> {
+    let alerts = monitor.json(Component::Alertmanager, "/api/v2/alerts", &[]);
+    // Without an Alertmanager that answers nothing is known to be silenced.
+    firing_but(monitor, list(&alerts.unwrap_or_default()))
+}
+
+/// `known`: as Alertmanager has them, which knows what is silenced.
+fn firing_but(monitor: &Monitor, known: &[Value]) -> Result<Vec<Alert>, Failure> {
     let alerts = monitor.prometheus("/api/v1/alerts", &[])?;
     let fires = |alert: &&Value| alert["state"] == "firing" && alert["labels"]["severity"] != "none";
     let alert = |alert: &Value| Alert {
@@ -166,8 +179,13 @@ pub fn firing(monitor: &Monitor) -> Result<Vec<Alert>, Failure> {
         since: text(&alert["activeAt"]),
         summary: text(&alert["annotations"]["summary"]),
         description: text(&alert["annotations"]["description"]),
+        silenced: is_silenced(&alert["labels"], known),
     };
     Ok(list(&alerts["alerts"]).iter().filter(fires).map(alert).collect())
+}
+
+fn is_silenced(labels: &Value, known: &[Value]) -> bool {
+    known.iter().any(|it| it["labels"] == *labels && !list(&it["status"]["silencedBy"]).is_empty())
 }
 
 /// What fires, in words.
@@ -178,7 +196,8 @@ pub fn firing_words(firing: &[Alert]) -> String {
     let line = |alert: &Alert| {
         let Alert { name, severity, summary, description, .. } = alert;
         let since = minute(&alert.since);
-        format!("{name} ({severity}, since {since}): {summary}\n            {description}\n")
+        let silenced = if alert.silenced { ", silenced" } else { "" };
+        format!("{name} ({severity}, since {since}{silenced}): {summary}\n            {description}\n")
     };
     format!("firing    {}", firing.iter().map(line).collect::<Vec<_>>().join("          "))
 }
@@ -244,7 +263,19 @@ fn text(value: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+
+    #[test]
+    fn an_alert_is_silenced_by_its_very_labels() {
+        let known = json!([
+            {"labels": {"alertname": "Hot", "sensor": "a"}, "status": {"silencedBy": ["1"], "state": "suppressed"}},
+            {"labels": {"alertname": "Hot", "sensor": "b"}, "status": {"silencedBy": [], "state": "active"}},
+        ]);
+        let is = |sensor: &str| is_silenced(&json!({"alertname": "Hot", "sensor": sensor}), list(&known));
+        assert!(is("a") && !is("b") && !is("c"));
+    }
 
     #[test]
     fn everything_is_said_in_words() {
@@ -260,6 +291,7 @@ mod tests {
             since: "2026-11-26T03:40:12.5Z".to_owned(),
             summary: "101 °C".to_owned(),
             description: "The machine slows down to save itself.".to_owned(),
+            silenced: false,
         };
         let silence = Silence {
             what: "alertname=Rebooted".into(),
@@ -279,6 +311,8 @@ mod tests {
             alertmanager_error: None,
             note: Some("it tells nobody: nothing is set under [alerts]".to_owned()),
         };
+        let silenced = firing_words(&[Alert { silenced: true, ..sick.firing[0].clone() }]);
+        assert!(silenced.contains("since 2026-11-26 03:40 UTC, silenced): 101"), "{silenced}");
         assert!(sick.is_sick());
         insta::assert_snapshot!(sick.words(), @r"
         targets   1 of 3 up: ollama

@@ -339,6 +339,7 @@ fn queries_are_tables_and_lines_and_perf_has_them_all() {
     assert!(table.starts_with("ollama_up{") && table.ends_with("}  1\n"), "{table}");
     let line = stage.ok("monitor query vector(7) --range 5m").stdout;
     assert!(line.contains("▁▁▁") && line.ends_with("7 (7 to 7)\n"), "{line}");
+    assert_eq!(stage.ok("monitor query \"abc\"").stdout, "abc\n");
     stage.run("monitor query no_such_metric").exits(10).says("no rows");
     stage.run("monitor query sum(").exits(2).says("Prometheus cannot answer that").says("parse error");
     use_it(&stage);

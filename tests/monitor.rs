@@ -9,6 +9,7 @@ use std::{
     time::Duration,
 };
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use crate::{
@@ -249,6 +250,8 @@ fn mail_slack_ntfy_and_a_webhook_each_take_an_alert_with_their_secret() {
     let is_test = |text: &Value| text.to_string().contains("A test of the alerts");
     let (_, said) = slack.iter().find(|(_, body)| is_test(body)).unwrap();
     assert_eq!((&said["channel"], &said["attachments"][0]["title"]), (&json!("#alerts"), &json!("AlertTest: firing")));
+    let link = said["attachments"][0]["title_link"].as_str().unwrap();
+    assert!(link.contains("/graph?g0.expr="), "it leads to Prometheus, which the edge lets be reached: {link}");
     let (head, _) = ntfy.iter().find(|(_, body)| is_test(body)).unwrap();
     assert!(head.starts_with("POST /hook?template=alertmanager ") && head.contains("Bearer for-ntfy"), "{head}");
     let (head, _) = webhook.iter().find(|(_, body)| is_test(body)).unwrap();
@@ -296,11 +299,19 @@ fn monitor_tells_what_is_scraped_and_what_is_not() {
     let client = reqwest::blocking::Client::builder().no_proxy().build().unwrap();
     assert!(client.post(format!("{url}/api/v2/silences")).json(&silence).send().unwrap().status().is_success());
     assert!(
-        stage
-            .run("monitor status")
-            .stdout
-            .contains("silences  alertname=Hot until 2100-01-01T00:00:00.000Z (me: summer)")
+        stage.run("monitor status").stdout.contains("silences  alertname=Hot until 2100-01-01 00:00 UTC (me: summer)")
     );
+
+    // An alert that is silenced is said to be.
+    let mut silence = silence;
+    silence["matchers"][0]["value"] = json!("Mine");
+    assert!(client.post(format!("{url}/api/v2/silences")).json(&silence).send().unwrap().status().is_success());
+    let rule = json!({"alert": "Mine", "expr": "vector(1)", "labels": {"severity": "info"}, "annotations": {"summary": "So it is"}});
+    let rules = json!({"groups": [{"name": "mine", "rules": [rule]}]});
+    fs::create_dir_all(stage.path("local/rules")).unwrap();
+    stage.write("local/rules/mine.yml", &rules.to_string());
+    stage.ok("deploy");
+    until("the alert fires", || stage.ok("monitor alerts").stdout.contains(" UTC, silenced): So it is").then_some(()));
 
     stage.ok("stop node-exporter");
     let words = until("the exporter is missed", || {
@@ -308,6 +319,13 @@ fn monitor_tells_what_is_scraped_and_what_is_not() {
         ran.stdout.contains("node down: ").then(|| ran.exits(1).stdout)
     });
     assert!(words.starts_with("targets   3 of 4 up: "), "{words}");
+
+    stage.components()["alertmanager"].signal(Signal::STOP);
+    let words = stage.run("monitor status").exits(1).stdout;
+    assert!(
+        words.starts_with("targets   ") && words.contains("nobody is told: Alertmanager does not answer"),
+        "{words}"
+    );
 }
 
 #[test]
@@ -321,6 +339,7 @@ fn queries_are_tables_and_lines_and_perf_has_them_all() {
     assert!(table.starts_with("ollama_up{") && table.ends_with("}  1\n"), "{table}");
     let line = stage.ok("monitor query vector(7) --range 5m").stdout;
     assert!(line.contains("▁▁▁") && line.ends_with("7 (7 to 7)\n"), "{line}");
+    assert_eq!(stage.ok("monitor query \"abc\"").stdout, "abc\n");
     stage.run("monitor query no_such_metric").exits(10).says("no rows");
     stage.run("monitor query sum(").exits(2).says("Prometheus cannot answer that").says("parse error");
     use_it(&stage);

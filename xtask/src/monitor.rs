@@ -54,7 +54,7 @@ pub(crate) fn run(settings: Option<&Path>, verb: cli::Monitor) -> Result<Exit> {
         }
         cli::Monitor::Query { expression, range, json } => {
             let rows = query::query(&look(&mut session)?.1, &expression, range)?;
-            print(json, &rows, || query::table(&rows))?;
+            print(json, &rows, || query::table(&rows, range))?;
             if rows.is_empty() {
                 report::say("no rows");
             }

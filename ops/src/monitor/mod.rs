@@ -100,9 +100,19 @@ fn answer(component: Component, request: RequestBuilder) -> Result<Value, Failur
 }
 
 fn silent(component: Component, error: &reqwest::Error) -> Failure {
-    Failure::new(Class::Failed, format!("the {component} does not answer as it should"))
+    Failure::new(Class::Failed, format!("{} does not answer as it should", called(component)))
         .because(error)
         .hint(format!("`cargo xtask logs {component}` shows what it says"))
+}
+
+/// What a component is called in a sentence.
+fn called(component: Component) -> String {
+    match component {
+        Component::Prometheus => "Prometheus".to_owned(),
+        Component::Alertmanager => "Alertmanager".to_owned(),
+        Component::Grafana => "Grafana".to_owned(),
+        other => format!("the {other}"),
+    }
 }
 
 /// `?name=value&…`, with everything escaped that may mean something in a URL.
@@ -125,6 +135,12 @@ fn query_string(parameters: &[(&str, &str)]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn products_are_called_by_their_names() {
+        assert_eq!(called(Component::Prometheus), "Prometheus");
+        assert_eq!(called(Component::NodeExporter), "the node-exporter");
+    }
 
     #[test]
     fn an_expression_survives_a_url() {

@@ -93,7 +93,7 @@ impl Perf {
             let _ = writeln!(words, "\n{what}: {query}");
             match rows.is_empty() {
                 true => words.push_str("  –\n"),
-                false => query::table(rows).lines().for_each(|line| words.push_str(&format!("  {line}\n"))),
+                false => query::table(rows, None).lines().for_each(|line| words.push_str(&format!("  {line}\n"))),
             }
         }
         words

@@ -37,7 +37,7 @@ pub fn query(monitor: &Monitor, expression: &str, range: Option<Duration>) -> Re
         None => monitor.prometheus("/api/v1/query", &[("query", expression)])?,
         Some(range) => {
             let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
-            let step = (range.as_secs_f64() / POINTS as f64).max(1.0);
+            let step = step_s(range);
             let [start, end, step] = [now - range.as_secs_f64(), now, step].map(|it| it.to_string());
             let parameters = [("query", expression), ("start", &start), ("end", &end), ("step", &step)];
             monitor.prometheus("/api/v1/query_range", &parameters)?
@@ -46,10 +46,19 @@ pub fn query(monitor: &Monitor, expression: &str, range: Option<Duration>) -> Re
     Ok(rows(&data))
 }
 
+/// Seconds from one point of a range to the next.
+fn step_s(range: Duration) -> f64 {
+    (range.as_secs_f64() / POINTS as f64).max(1.0)
+}
+
 fn rows(data: &Value) -> Vec<Row> {
     let result = &data["result"];
     match data["resultType"].as_str() {
         Some("scalar") => vec![Row { series: String::new(), points: point(result).into_iter().collect(), count: None }],
+        // A text is no number: it stands where a name would, with no points.
+        Some("string") => {
+            vec![Row { series: result[1].as_str().unwrap_or_default().to_owned(), points: vec![], count: None }]
+        }
         _ => result.as_array().map(|rows| rows.iter().map(row).collect()).unwrap_or_default(),
     }
 }
@@ -79,24 +88,55 @@ fn series(metric: &Value) -> String {
     if labels.is_empty() && !name.is_empty() { name.to_owned() } else { format!("{name}{{{}}}", labels.join(",")) }
 }
 
-/// A line a row: its series, bars where there are several points, and the last value.
-pub fn table(rows: &[Row]) -> String {
+/// A line a row: its series, bars where there are several points, and the last value. `range` is the one that was asked for.
+pub fn table(rows: &[Row], range: Option<Duration>) -> String {
+    let times = || rows.iter().flat_map(|row| &row.points).map(|(time, _)| *time);
+    // All rows begin and end together, so that what is below another is of the same time.
+    let (first, last) = bounds(&times().collect::<Vec<_>>());
+    let places = range.map(|range| Places { first, last, step: step_s(range) });
     let width = rows.iter().map(|row| row.series.chars().count()).max().unwrap_or_default();
     let mut text = String::new();
     for row in rows {
         let last = row.points.last().map(|(_, value)| number(*value)).unwrap_or_default();
         let values: Vec<f64> = row.points.iter().map(|(_, value)| *value).collect();
         let _ = match (values.as_slice(), row.count) {
+            ([], _) => writeln!(text, "{}", row.series),
             ([_], None) => writeln!(text, "{:<width$}  {last}", row.series),
             ([_], Some(count)) => writeln!(text, "{:<width$}  count {} sum {last}", row.series, number(count)),
             (values, _) => {
                 let (least, most) = bounds(values);
                 let (least, most) = (number(least), number(most));
-                writeln!(text, "{:<width$}  {}  {last} ({least} to {most})", row.series, sparkline(values))
+                let bars = match &places {
+                    Some(places) => sparkline(&places.put(&row.points)),
+                    None => sparkline(values),
+                };
+                writeln!(text, "{:<width$}  {bars}  {last} ({least} to {most})", row.series)
             }
         };
     }
     text
+}
+
+/// Where a range's points belong in a line: Prometheus leaves out those for which there is nothing.
+struct Places {
+    first: f64,
+    last: f64,
+    step: f64,
+}
+
+impl Places {
+    /// A value for each step, NaN where there is none.
+    fn put(&self, points: &[(f64, f64)]) -> Vec<f64> {
+        let place = |time: f64| ((time - self.first) / self.step).round() as usize;
+        // No more than were asked for, whatever the answer.
+        let mut values = vec![f64::NAN; place(self.last).min(POINTS) + 1];
+        for (time, value) in points {
+            if let Some(it) = values.get_mut(place(*time)) {
+                *it = *value;
+            }
+        }
+        values
+    }
 }
 
 fn bounds(values: &[f64]) -> (f64, f64) {
@@ -138,12 +178,13 @@ mod tests {
             {"metric": {"__name__": "ollama_up"}, "value": [1.5, "0.12345"]},
             {"metric": {"model": "m:1"}, "histogram": [1.5, {"count": "4", "sum": "1.25", "buckets": []}]},
         ]});
-        insta::assert_snapshot!(table(&rows(&data)), @r#"
+        insta::assert_snapshot!(table(&rows(&data), None), @r#"
         up{job="node"}  1
         ollama_up       0.123
         {model="m:1"}   count 4 sum 1.250
         "#);
-        assert_eq!(table(&rows(&json!({"resultType": "scalar", "result": [1.5, "2"]}))), "  2\n");
+        assert_eq!(table(&rows(&json!({"resultType": "scalar", "result": [1.5, "2"]})), None), "  2\n");
+        assert_eq!(table(&rows(&json!({"resultType": "string", "result": [1.5, "abc"]})), None), "abc\n");
     }
 
     #[test]
@@ -151,10 +192,11 @@ mod tests {
         let data = json!({"resultType": "matrix", "result": [
             {"metric": {"job": "a"}, "values": [[1, "0"], [2, "NaN"], [3, "3.5"], [4, "7"]]},
             {"metric": {"job": "b"}, "values": [[1, "5"], [2, "5"]]},
+            {"metric": {"job": "c"}, "values": [[2, "5"], [6, "5"]]},
         ]});
-        insta::assert_snapshot!(table(&rows(&data)), @r#"
-        {job="a"}  ▁ ▅█  7 (0 to 7)
-        {job="b"}  ▁▁  5 (5 to 5)
-        "#);
+        let table = table(&rows(&data), Some(Duration::from_secs(5)));
+        let bars: Vec<&str> = table.lines().map(|line| line.get(11..).unwrap()).collect();
+        // Nothing was there from 3 to 5; and whoever ended early leaves the rest empty.
+        assert_eq!(bars, ["▁ ▅█    7 (0 to 7)", "▁▁      5 (5 to 5)", " ▁   ▁  5 (5 to 5)"]);
     }
 }

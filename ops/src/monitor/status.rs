@@ -2,6 +2,7 @@
 
 use std::fmt::Write as _;
 
+use chrono::DateTime;
 use serde::Serialize;
 use serde_json::Value;
 use stack::{component::Component, failure::Failure, observed::State};
@@ -19,8 +20,11 @@ pub struct Status {
     pub broken_rules: Vec<String>,
     /// Alerts that fire, but for those that only prove that alerts work.
     pub firing: Vec<Alert>,
-    /// What nobody is told of for a while; `None`: there is no Alertmanager.
+    /// What nobody is told of for a while; `None`: there is no Alertmanager, or it does not answer.
     pub silences: Option<Vec<Silence>>,
+    /// Why Alertmanager, which there is, does not answer: nobody is told of anything.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub alertmanager_error: Option<String>,
     /// Why alerts do not reach everybody whom the settings name, or anybody.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub note: Option<String>,
@@ -53,6 +57,8 @@ pub struct Alert {
     pub summary: String,
     /// What to do.
     pub description: String,
+    /// Whether nobody is told of it for a while.
+    pub silenced: bool,
 }
 
 /// What nobody is told of for a while.
@@ -77,21 +83,26 @@ impl Status {
         let groups = list(&rules["groups"]);
         let rules: Vec<&Value> = groups.iter().flat_map(|group| list(&group["rules"])).collect();
         let broken = rules.iter().filter(|rule| rule["health"] == "err");
-        let silences = match monitor.url(Component::Alertmanager) {
-            Ok(_) => Some(
-                list(&monitor.json(Component::Alertmanager, "/api/v2/silences", &[])?)
-                    .iter()
-                    .filter_map(silence)
-                    .collect(),
-            ),
-            Err(_) => None,
+        // What Prometheus says is worth the same without Alertmanager.
+        let asked = match monitor.url(Component::Alertmanager) {
+            Ok(_) => monitor.json(Component::Alertmanager, "/api/v2/silences", &[]).map(Some),
+            Err(_) => Ok(None),
+        };
+        let (silences, alertmanager_error) = match asked {
+            Ok(silences) => (silences.map(|it| list(&it).iter().filter_map(silence).collect()), None),
+            Err(failure) => (None, Some(words(&failure))),
         };
         Ok(Status {
             targets: list(&targets["activeTargets"]).iter().map(target).collect(),
             rules: rules.len(),
             broken_rules: broken.map(|rule| format!("{}: {}", text(&rule["name"]), text(&rule["lastError"]))).collect(),
-            firing: firing(monitor)?,
+            // Once is enough to wait for one that is silent.
+            firing: match alertmanager_error {
+                None => firing(monitor)?,
+                Some(_) => firing_but(monitor, &[])?,
+            },
             silences,
+            alertmanager_error,
             note: note(monitor),
         })
     }
@@ -99,14 +110,21 @@ impl Status {
     /// Whether something should be looked at.
     pub fn is_sick(&self) -> bool {
         let is_down = self.targets.iter().any(|target| target.up == Some(false));
-        is_down || !self.broken_rules.is_empty() || self.firing.iter().any(|alert| alert.severity != "info")
+        is_down
+            || self.alertmanager_error.is_some()
+            || !self.broken_rules.is_empty()
+            || self.firing.iter().any(|alert| alert.severity != "info")
     }
 
     /// The same, in words.
     pub fn words(&self) -> String {
         let up = self.targets.iter().filter(|target| target.up == Some(true));
         let jobs: Vec<&str> = up.map(|target| target.job.as_str()).collect();
-        let mut words = format!("targets   {} of {} up: {}\n", jobs.len(), self.targets.len(), jobs.join(", "));
+        let mut words = match self.targets.len() {
+            0 => "targets   none is known yet: Prometheus has only just begun\n".to_owned(),
+            all if jobs.is_empty() => format!("targets   0 of {all} up\n"),
+            all => format!("targets   {} of {all} up: {}\n", jobs.len(), jobs.join(", ")),
+        };
         for target in self.targets.iter().filter(|target| target.up != Some(true)) {
             let word = if target.up.is_some() { "down" } else { "not asked yet" };
             let line = format!("          {} {word}: {} {}", target.job, target.url, target.error);
@@ -117,10 +135,17 @@ impl Status {
         words.extend(broken);
         words.push_str(&firing_words(&self.firing));
         match self.silences.as_deref() {
+            None if self.alertmanager_error.is_some() => {
+                let why = self.alertmanager_error.as_deref().unwrap_or_default();
+                let _ = writeln!(words, "silences  unknown, and nobody is told: {why}");
+            }
             None => words.push_str("silences  there is no Alertmanager\n"),
             Some([]) => words.push_str("silences  none\n"),
             Some(silences) => {
-                let line = |silence: &Silence| format!("{} until {} ({})\n", silence.what, silence.until, silence.why);
+                let line = |silence: &Silence| {
+                    let Silence { what, until, why } = silence;
+                    format!("{what} until {} ({why})\n", minute(until))
+                };
                 words.push_str(&format!(
                     "silences  {}",
                     silences.iter().map(line).collect::<Vec<_>>().join("          ")
@@ -139,6 +164,13 @@ impl Status {
 /// # Errors
 /// There is no Prometheus, or it does not answer.
 pub fn firing(monitor: &Monitor) -> Result<Vec<Alert>, Failure> {
+    let alerts = monitor.json(Component::Alertmanager, "/api/v2/alerts", &[]);
+    // Without an Alertmanager that answers nothing is known to be silenced.
+    firing_but(monitor, list(&alerts.unwrap_or_default()))
+}
+
+/// `known`: as Alertmanager has them, which knows what is silenced.
+fn firing_but(monitor: &Monitor, known: &[Value]) -> Result<Vec<Alert>, Failure> {
     let alerts = monitor.prometheus("/api/v1/alerts", &[])?;
     let fires = |alert: &&Value| alert["state"] == "firing" && alert["labels"]["severity"] != "none";
     let alert = |alert: &Value| Alert {
@@ -147,8 +179,13 @@ pub fn firing(monitor: &Monitor) -> Result<Vec<Alert>, Failure> {
         since: text(&alert["activeAt"]),
         summary: text(&alert["annotations"]["summary"]),
         description: text(&alert["annotations"]["description"]),
+        silenced: is_silenced(&alert["labels"], known),
     };
     Ok(list(&alerts["alerts"]).iter().filter(fires).map(alert).collect())
+}
+
+fn is_silenced(labels: &Value, known: &[Value]) -> bool {
+    known.iter().any(|it| it["labels"] == *labels && !list(&it["status"]["silencedBy"]).is_empty())
 }
 
 /// What fires, in words.
@@ -158,10 +195,24 @@ pub fn firing_words(firing: &[Alert]) -> String {
     }
     let line = |alert: &Alert| {
         let Alert { name, severity, summary, description, .. } = alert;
-        let since = alert.since.get(..16).unwrap_or_default().replace('T', " ");
-        format!("{name} ({severity}, since {since} UTC): {summary}\n            {description}\n")
+        let since = minute(&alert.since);
+        let silenced = if alert.silenced { ", silenced" } else { "" };
+        format!("{name} ({severity}, since {since}{silenced}): {summary}\n            {description}\n")
     };
     format!("firing    {}", firing.iter().map(line).collect::<Vec<_>>().join("          "))
+}
+
+/// A time in RFC 3339, as a person reads it: `2026-11-26 03:40 UTC`.
+fn minute(time: &str) -> String {
+    match DateTime::parse_from_rfc3339(time) {
+        Ok(time) => time.to_utc().format("%Y-%m-%d %H:%M UTC").to_string(),
+        Err(_) => time.to_owned(),
+    }
+}
+
+/// In one line, whatever is behind it last.
+fn words(failure: &Failure) -> String {
+    failure.causes.last().map_or_else(|| failure.message.clone(), |why| format!("{} ({why})", failure.message))
 }
 
 fn target(target: &Value) -> Target {
@@ -212,7 +263,19 @@ fn text(value: &Value) -> String {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+
+    #[test]
+    fn an_alert_is_silenced_by_its_very_labels() {
+        let known = json!([
+            {"labels": {"alertname": "Hot", "sensor": "a"}, "status": {"silencedBy": ["1"], "state": "suppressed"}},
+            {"labels": {"alertname": "Hot", "sensor": "b"}, "status": {"silencedBy": [], "state": "active"}},
+        ]);
+        let is = |sensor: &str| is_silenced(&json!({"alertname": "Hot", "sensor": sensor}), list(&known));
+        assert!(is("a") && !is("b") && !is("c"));
+    }
 
     #[test]
     fn everything_is_said_in_words() {
@@ -228,6 +291,7 @@ mod tests {
             since: "2026-11-26T03:40:12.5Z".to_owned(),
             summary: "101 °C".to_owned(),
             description: "The machine slows down to save itself.".to_owned(),
+            silenced: false,
         };
         let silence = Silence {
             what: "alertname=Rebooted".into(),
@@ -244,8 +308,11 @@ mod tests {
             broken_rules: vec!["Hot: no".to_owned()],
             firing: vec![alert],
             silences: Some(vec![silence]),
+            alertmanager_error: None,
             note: Some("it tells nobody: nothing is set under [alerts]".to_owned()),
         };
+        let silenced = firing_words(&[Alert { silenced: true, ..sick.firing[0].clone() }]);
+        assert!(silenced.contains("since 2026-11-26 03:40 UTC, silenced): 101"), "{silenced}");
         assert!(sick.is_sick());
         insta::assert_snapshot!(sick.words(), @r"
         targets   1 of 3 up: ollama
@@ -255,7 +322,7 @@ mod tests {
                   cannot be evaluated: Hot: no
         firing    Hot (warning, since 2026-11-26 03:40 UTC): 101 °C
                     The machine slows down to save itself.
-        silences  alertname=Rebooted until 2026-11-27T00:00:00Z (me: moving)
+        silences  alertname=Rebooted until 2026-11-27 00:00 UTC (me: moving)
         people    it tells nobody: nothing is set under [alerts]
         ");
         let well = Status {
@@ -273,5 +340,15 @@ mod tests {
         firing    nothing
         silences  there is no Alertmanager
         ");
+        let new = Status { targets: vec![], ..well.clone() };
+        let words = new.words();
+        assert!(
+            words.starts_with("targets   none is known yet") && !words.lines().any(|it| it.ends_with(' ')),
+            "{words}"
+        );
+        let deaf = Status { alertmanager_error: Some("Alertmanager does not answer as it should".to_owned()), ..well };
+        let words = deaf.words();
+        assert!(deaf.is_sick() && words.starts_with("targets   1 of 1 up: ollama\n"), "{words}");
+        assert!(words.contains("silences  unknown, and nobody is told: Alertmanager does not answer"), "{words}");
     }
 }

@@ -73,7 +73,10 @@ impl Ways<'_> {
         }
         let title = "{{ .CommonLabels.alertname }}: {{ .Status }}";
         let file = self.file(SLACK_URL);
-        Ok(json!({ "channel": channel, "api_url_file": file, "title": title, "text": WORDS, "send_resolved": true }))
+        // Alertmanager's own page, the default, is on the loopback of the host.
+        let link = "{{ (index .Alerts 0).GeneratorURL }}";
+        Ok(json!({ "channel": channel, "api_url_file": file, "title": title, "title_link": link, "text": WORDS,
+                   "send_resolved": true }))
     }
 
     fn webhook(&self, url: &str, token: &str) -> Value {

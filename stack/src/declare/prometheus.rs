@@ -1,6 +1,9 @@
 //! Prometheus' configuration and its targets, one file a job.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
+};
 
 use serde_json::json;
 
@@ -8,7 +11,7 @@ use super::DECLARED;
 use crate::{
     component::Component,
     release::{Contents, Service},
-    settings::Settings,
+    settings::{Settings, Tls},
 };
 
 const PROMETHEUS: &str = include_str!("../../../config/prometheus/prometheus.yml");
@@ -55,6 +58,20 @@ pub(super) fn files(settings: &Settings, services: &[Service], version: Option<&
     files
 }
 
+/// Where people reach it: what links in alerts begin with. Without a path, which would become a prefix of all that it answers.
+/// `None`: the host is known by no name that is good elsewhere.
+pub(super) fn external_url(settings: &Settings, reached_at: Option<IpAddr>) -> Option<String> {
+    let scheme = if settings.edge.tls == Tls::Off { "http" } else { "https" };
+    let port = settings.ports.lan_prometheus;
+    let address = settings.host.address.as_str();
+    match reached_at.or_else(|| address.parse().ok()) {
+        Some(address) if address.is_loopback() => None,
+        Some(address) => Some(format!("{scheme}://{}/", SocketAddr::new(address, port))),
+        None if address == "localhost" => None,
+        None => Some(format!("{scheme}://{address}:{port}/")),
+    }
+}
+
 /// Whether this version makes native histograms of classic ones as it is told to. One that is not known does not.
 pub(super) fn knows_native_histograms(version: Option<&str>) -> bool {
     let mut numbers = version.unwrap_or_default().split('.').map_while(|part| part.parse::<u32>().ok());
@@ -69,6 +86,19 @@ pub(super) fn version_of(image: &str) -> Option<&str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn links_in_alerts_lead_to_the_door_of_the_edge() {
+        let mut settings = Settings::default();
+        let url = |settings: &Settings, at: Option<&str>| external_url(settings, at.map(|it| it.parse().unwrap()));
+        assert_eq!(url(&settings, None), None, "localhost is somewhere else for whoever reads the mail");
+        assert_eq!(url(&settings, Some("10.0.0.2")).as_deref(), Some("http://10.0.0.2:9090/"));
+        settings.host.address = "studio.local".to_owned();
+        settings.edge.tls = Tls::Internal;
+        settings.ports.lan_prometheus = 9999;
+        assert_eq!(url(&settings, None).as_deref(), Some("https://studio.local:9999/"));
+        assert_eq!(url(&settings, Some("fd00::2")).as_deref(), Some("https://[fd00::2]:9999/"));
+    }
 
     #[test]
     fn only_a_prometheus_that_knows_native_histograms_is_told_of_them() {

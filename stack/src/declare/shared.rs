@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{Host, alertmanager};
+use super::{Host, alertmanager, prometheus::external_url};
 use crate::{
     component::Component,
     process::Command,
@@ -21,7 +21,11 @@ pub(super) fn watchers(
     absent: &mut Vec<Absent>,
 ) {
     match host.program("prometheus") {
-        Some(program) => services.push(prometheus(host, program)),
+        Some(program) => {
+            let has_edge = services.iter().any(|service| service.component == Component::Edge);
+            let door = external_url(host.settings, host.observed.reached_at).filter(|_| has_edge);
+            services.push(prometheus(host, program, door));
+        }
         None => absent.push(missing(host, Component::Prometheus, "prometheus", "brew install prometheus")),
     }
     match alertmanager {
@@ -67,7 +71,8 @@ pub(super) fn gateway(host: &Host<'_>) -> Service {
     service
 }
 
-fn prometheus(host: &Host<'_>, program: PathBuf) -> Service {
+/// `door`: where people reach it, if they do.
+fn prometheus(host: &Host<'_>, program: PathBuf, door: Option<String>) -> Service {
     let config = host.root.current().join("prometheus/prometheus.yml");
     let retention_s = host.settings.monitoring.retention.as_secs();
     let mut args = vec![
@@ -80,6 +85,7 @@ fn prometheus(host: &Host<'_>, program: PathBuf) -> Service {
         // For the backup, which asks it for a snapshot. Loopback only: the edge passes no admin endpoint.
         "--web.enable-admin-api".to_owned(),
     ];
+    args.extend(door.map(|url| format!("--web.external-url={url}")));
     if super::prometheus::knows_native_histograms(host.observed.versions.get("prometheus").map(String::as_str)) {
         // Up to 3.8 native histograms are kept only with this; later ones take no notice.
         args.push("--enable-feature=native-histograms".to_owned());

@@ -3,7 +3,7 @@
 use super::*;
 
 /// Settings for containers, and a Linux machine that has Docker and all images but those that `lacking` names.
-fn contained(lacking: &[&str]) -> (Wanted, Observed) {
+pub(crate) fn contained(lacking: &[&str]) -> (Wanted, Observed) {
     let mut wanted = wanted();
     wanted.settings = Settings::default();
     wanted.source.insert("stack.toml".into(), String::new());

@@ -184,3 +184,16 @@ fn a_linux_without_what_unpacks_an_engine_has_root_install_it() {
     let strange = Observed { machine: "riscv64".into(), ..linux };
     assert_eq!(plan(&wanted, &strange).unwrap_err().class, Class::Refused);
 }
+
+#[test]
+fn only_behind_an_edge_prometheus_is_told_where_people_reach_it() {
+    let told = |(wanted, mut observed): (Wanted, Observed)| {
+        observed.reached_at = Some("10.0.0.2".parse().unwrap());
+        let (plan, contents) = plan(&wanted, &observed).unwrap();
+        let values = contents.get(".env").cloned().unwrap_or_default();
+        format!("{:?}\n{values}", plan.release.service(Component::Prometheus).unwrap().launch)
+    };
+    assert!(told(mac()).contains("\"--web.external-url=http://10.0.0.2:9090/\""));
+    assert!(told(containers::contained(&[])).contains("STACK_PROMETHEUS_URL='http://10.0.0.2:9090/'\n"));
+    assert!(!told((wanted(), bare())).contains("external-url"));
+}

@@ -276,7 +276,7 @@ fn values(host: &Host<'_>, ids: &BTreeMap<Component, String>, mac: bool) -> Resu
     set("STACK_MEMORY_RESERVATION", format!("{}b", engine.memory_reservation_bytes));
     set("STACK_RETENTION", format!("{}s", settings.monitoring.retention.as_secs()));
     set("STACK_API_PORT", ports.api.to_string());
-    set("STACK_PROMETHEUS_URL", prometheus::external_url(settings, host.observed.reached_at).unwrap_or_default());
+    set("STACK_PROMETHEUS_URL", prometheus::external_url(settings).unwrap_or_default());
     if mac {
         set("STACK_NETWORK", "service:nginx".to_owned());
         set("STACK_EDGE_NETWORK", "bridge".to_owned());

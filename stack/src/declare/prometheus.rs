@@ -59,16 +59,15 @@ pub(super) fn files(settings: &Settings, services: &[Service], version: Option<&
 }
 
 /// Where people reach it: what links in alerts begin with. Without a path, which would become a prefix of all that it answers.
+/// By the settings alone: the address that a deploy came by is another one tomorrow, and no reason to start it anew.
 /// `None`: the host is known by no name that is good elsewhere.
-pub(super) fn external_url(settings: &Settings, reached_at: Option<IpAddr>) -> Option<String> {
+pub(super) fn external_url(settings: &Settings) -> Option<String> {
     let scheme = if settings.edge.tls == Tls::Off { "http" } else { "https" };
     let port = settings.ports.lan_prometheus;
-    let address = settings.host.address.as_str();
-    match reached_at.or_else(|| address.parse().ok()) {
-        Some(address) if address.is_loopback() => None,
-        Some(address) => Some(format!("{scheme}://{}/", SocketAddr::new(address, port))),
-        None if address == "localhost" => None,
-        None => Some(format!("{scheme}://{address}:{port}/")),
+    match (settings.host.address.as_str(), settings.host.address.parse::<IpAddr>()) {
+        (_, Ok(address)) => (!address.is_loopback()).then(|| format!("{scheme}://{}/", SocketAddr::new(address, port))),
+        ("localhost", _) => None,
+        (name, _) => Some(format!("{scheme}://{name}:{port}/")),
     }
 }
 
@@ -90,14 +89,18 @@ mod tests {
     #[test]
     fn links_in_alerts_lead_to_the_door_of_the_edge() {
         let mut settings = Settings::default();
-        let url = |settings: &Settings, at: Option<&str>| external_url(settings, at.map(|it| it.parse().unwrap()));
-        assert_eq!(url(&settings, None), None, "localhost is somewhere else for whoever reads the mail");
-        assert_eq!(url(&settings, Some("10.0.0.2")).as_deref(), Some("http://10.0.0.2:9090/"));
-        settings.host.address = "studio.local".to_owned();
+        let url = |settings: &mut Settings, address: &str| {
+            settings.host.address = address.to_owned();
+            external_url(settings)
+        };
+        for own in ["localhost", "127.0.0.1", "::1"] {
+            assert_eq!(url(&mut settings, own), None, "{own} is somewhere else for whoever reads the mail");
+        }
+        assert_eq!(url(&mut settings, "10.0.0.2").as_deref(), Some("http://10.0.0.2:9090/"));
         settings.edge.tls = Tls::Internal;
         settings.ports.lan_prometheus = 9999;
-        assert_eq!(url(&settings, None).as_deref(), Some("https://studio.local:9999/"));
-        assert_eq!(url(&settings, Some("fd00::2")).as_deref(), Some("https://[fd00::2]:9999/"));
+        assert_eq!(url(&mut settings, "studio.local").as_deref(), Some("https://studio.local:9999/"));
+        assert_eq!(url(&mut settings, "fd00::2").as_deref(), Some("https://[fd00::2]:9999/"));
     }
 
     #[test]

@@ -23,7 +23,7 @@ pub(super) fn watchers(
     match host.program("prometheus") {
         Some(program) => {
             let has_edge = services.iter().any(|service| service.component == Component::Edge);
-            let door = external_url(host.settings, host.observed.reached_at).filter(|_| has_edge);
+            let door = external_url(host.settings).filter(|_| has_edge);
             services.push(prometheus(host, program, door));
         }
         None => absent.push(missing(host, Component::Prometheus, "prometheus", "brew install prometheus")),

@@ -187,8 +187,8 @@ fn a_linux_without_what_unpacks_an_engine_has_root_install_it() {
 
 #[test]
 fn only_behind_an_edge_prometheus_is_told_where_people_reach_it() {
-    let told = |(wanted, mut observed): (Wanted, Observed)| {
-        observed.reached_at = Some("10.0.0.2".parse().unwrap());
+    let told = |(mut wanted, observed): (Wanted, Observed)| {
+        wanted.settings.host.address = "10.0.0.2".to_owned();
         let (plan, contents) = plan(&wanted, &observed).unwrap();
         let values = contents.get(".env").cloned().unwrap_or_default();
         format!("{:?}\n{values}", plan.release.service(Component::Prometheus).unwrap().launch)

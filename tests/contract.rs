@@ -50,7 +50,7 @@ impl Supplier for Nobody {
 
 /// A client that holds a transport to the contract. It has its orders from [`keeps_the_contract`].
 #[test]
-#[ignore = "a part of other tests"]
+#[ignore = "no test: child processes of others begin here, and lack nothing"]
 fn holds_to_the_contract() {
     let Ok(order) = env::var("CONTRACT") else { return };
     let order: Value = serde_json::from_str(&order).unwrap();

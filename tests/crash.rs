@@ -38,7 +38,7 @@ enum Blow {
 
 /// A deployer that strikes itself. It has its orders from [`strike`].
 #[test]
-#[ignore = "a part of other tests"]
+#[ignore = "no test: child processes of others begin here, and lack nothing"]
 fn deploys_until_struck() {
     let Ok(order) = env::var("CRASH") else { return };
     let order: Value = serde_json::from_str(&order).unwrap();

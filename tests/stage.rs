@@ -664,7 +664,7 @@ fn is_hidden(name: &OsStr) -> bool {
 
 /// What a fake component becomes; see [`Stage::fake`].
 #[test]
-#[ignore = "a part of other tests"]
+#[ignore = "no test: child processes of others begin here, and lack nothing"]
 fn serves() {
     let Ok(address) = env::var("STAGE_SERVES") else { return };
     let said = env::var("STAGE_SAYS").unwrap_or_default();

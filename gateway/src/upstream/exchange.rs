@@ -101,7 +101,7 @@ impl<B: Body<Data = Bytes> + Unpin> Answering<B> {
                 return Poll::Ready(Ok(None));
             }
             if ready!(link.poll_fill(cx)).map_err(Fault::Broken)? == 0 {
-                return Poll::Ready(match mem::replace(&mut self.framing, Framing::Over) {
+                return Poll::Ready(match mem::replace(&mut self.framing, Framing::Length(0)) {
                     Framing::UntilClosed => Ok(None),
                     _ => Err(Fault::Closed),
                 });
@@ -117,7 +117,6 @@ impl<B: Body<Data = Bytes> + Unpin> Answering<B> {
     pub(super) fn size_hint(&self) -> SizeHint {
         match self.framing {
             Framing::Length(left) => SizeHint::with_exact(left),
-            Framing::Over => SizeHint::with_exact(0),
             Framing::Chunked(_) | Framing::UntilClosed => SizeHint::default(),
         }
     }

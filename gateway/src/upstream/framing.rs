@@ -20,8 +20,6 @@ pub(super) enum Framing {
     Chunked(Chunk),
     /// Until the connection is closed.
     UntilClosed,
-    /// Nothing.
-    Over,
 }
 
 /// What comes next of a body in chunks.
@@ -36,7 +34,7 @@ pub(super) enum Chunk {
 impl Framing {
     /// True once all of the body was taken.
     pub(super) fn is_over(self) -> bool {
-        matches!(self, Framing::Over | Framing::Length(0))
+        self == Framing::Length(0)
     }
 
     /// Takes the next piece of the body; none if more has to be read for it, or nothing more comes.
@@ -44,7 +42,7 @@ impl Framing {
         self.skip(unread)?;
         let left = match self {
             Framing::Length(left) | Framing::Chunked(Chunk::Data(left)) => *left,
-            Framing::Chunked(_) | Framing::Over => return Ok(None),
+            Framing::Chunked(_) => return Ok(None),
             Framing::UntilClosed => u64::MAX,
         };
         let length = usize::try_from(left).unwrap_or(usize::MAX).min(unread.len());
@@ -56,7 +54,7 @@ impl Framing {
             Framing::Length(left) => *left -= length as u64,
             Framing::Chunked(Chunk::Data(left)) if *left > length as u64 => *left -= length as u64,
             Framing::Chunked(chunk) => *chunk = Chunk::DataEnd,
-            Framing::UntilClosed | Framing::Over => {}
+            Framing::UntilClosed => {}
         }
         // So that the last piece is known as the last one. What is broken is said when it is asked for.
         let _ = self.skip(unread);
@@ -80,7 +78,7 @@ impl Framing {
                 Chunk::DataEnd if b"\r\n".starts_with(unread) => return Ok(()),
                 Chunk::DataEnd => return Err(Fault::Chunk),
                 Chunk::Trailers => match httparse::parse_headers(unread, &mut [httparse::EMPTY_HEADER; HEADERS]) {
-                    Ok(Status::Complete((length, _))) => (length, Framing::Over),
+                    Ok(Status::Complete((length, _))) => (length, Framing::Length(0)),
                     Ok(Status::Partial) if unread.len() <= LIMIT_BYTES => return Ok(()),
                     Ok(Status::Partial) | Err(_) => return Err(Fault::Chunk),
                 },

@@ -68,7 +68,7 @@ fn parse(bytes: &[u8], asked: &Method) -> Result<Option<(usize, Head)>, Fault> {
     }
     let framing = framing(response.status(), response.headers_mut(), asked)?;
     let is_1_0 = parsed.version == Some(0);
-    let is_last = is_1_0 || framing == Framing::UntilClosed || has_token(response.headers(), CONNECTION, "close");
+    let is_last = is_1_0 || framing == Framing::UntilClosed || closes(response.headers());
     Ok(Some((length, Head { response, framing, is_last })))
 }
 
@@ -78,7 +78,7 @@ fn framing(status: StatusCode, headers: &mut HeaderMap, asked: &Method) -> Resul
         || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
         || status.is_informational()
     {
-        return Ok(Framing::Over);
+        return Ok(Framing::Length(0));
     }
     if let Some(last) = headers.get_all(TRANSFER_ENCODING).iter().next_back() {
         // Whoever says both may be smuggling: the chunks are what is believed, by everyone after us as well.
@@ -99,9 +99,10 @@ fn framing(status: StatusCode, headers: &mut HeaderMap, asked: &Method) -> Resul
     Ok(told.map_or(Framing::UntilClosed, Framing::Length))
 }
 
-fn has_token(headers: &HeaderMap, name: HeaderName, token: &str) -> bool {
-    let mut tokens = headers.get_all(name).into_iter().flat_map(|value| value.as_bytes().split(|&byte| byte == b','));
-    tokens.any(|given| given.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
+fn closes(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(CONNECTION).into_iter();
+    let mut options = values.flat_map(|value| value.as_bytes().split(|&byte| byte == b','));
+    options.any(|option| option.trim_ascii().eq_ignore_ascii_case(b"close"))
 }
 
 #[cfg(test)]
@@ -127,9 +128,9 @@ mod tests {
             (Method::GET, "HTTP/1.1 200 OK\r\nx: 1", Framing::UntilClosed, true),
             (Method::GET, "HTTP/1.1 200 OK\r\nconnection: x, Close\r\ncontent-length: 0", Framing::Length(0), true),
             (Method::GET, "HTTP/1.0 200 OK\r\ncontent-length: 3", Framing::Length(3), true),
-            (Method::HEAD, "HTTP/1.1 200 OK\r\ncontent-length: 3", Framing::Over, false),
-            (Method::GET, "HTTP/1.1 204 No Content\r\nx: 1", Framing::Over, false),
-            (Method::GET, "HTTP/1.1 304 Not Modified\r\ncontent-length: 3", Framing::Over, false),
+            (Method::HEAD, "HTTP/1.1 200 OK\r\ncontent-length: 3", Framing::Length(0), false),
+            (Method::GET, "HTTP/1.1 204 No Content\r\nx: 1", Framing::Length(0), false),
+            (Method::GET, "HTTP/1.1 304 Not Modified\r\ncontent-length: 3", Framing::Length(0), false),
             (
                 Method::POST,
                 "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 E\r\nx: 1\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 3",

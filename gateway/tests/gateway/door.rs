@@ -27,6 +27,19 @@ async fn echo() -> Engine {
     .await
 }
 
+/// An engine whose every answer takes a permit.
+async fn engine_that_waits_for(turns: &Arc<Semaphore>) -> Engine {
+    let turns = Arc::clone(turns);
+    Engine::start(move |_| {
+        let turns = Arc::clone(&turns);
+        async move {
+            turns.acquire().await.unwrap().forget();
+            ndjson(whole("{}\n"))
+        }
+    })
+    .await
+}
+
 #[tokio::test]
 async fn who_has_no_key_gets_each_apis_own_401() {
     let folder = tempfile::tempdir().unwrap();
@@ -115,17 +128,7 @@ async fn whose_key_is_revoked_while_he_waits_is_not_served() {
     let [laptop, desktop] = ["laptop", "desktop"].map(|name| file.add(name, String::new()).unwrap().unwrap());
     fs::write(&keys, file.render()).unwrap();
     let turns = Arc::new(Semaphore::new(0));
-    let engine = {
-        let turns = Arc::clone(&turns);
-        Engine::start(move |_| {
-            let turns = Arc::clone(&turns);
-            async move {
-                turns.acquire().await.unwrap().forget();
-                ndjson(whole("{}\n"))
-            }
-        })
-        .await
-    };
+    let engine = engine_that_waits_for(&turns).await;
     let options =
         Options { keys: Some(keys.clone()), keys_on_loopback: true, ..Options::new(ANYWHERE, engine.address) };
     let gateway = Arc::new(Gateway::with(Options { slots: 1, queue: 10, ..options }).await);
@@ -228,17 +231,7 @@ async fn who_asks_for_one_model_does_not_wait_for_another() {
 #[tokio::test]
 async fn a_full_queue_says_when_to_come_again() {
     let turns = Arc::new(Semaphore::new(0));
-    let engine = {
-        let turns = Arc::clone(&turns);
-        Engine::start(move |_| {
-            let turns = Arc::clone(&turns);
-            async move {
-                turns.acquire().await.unwrap().forget();
-                ndjson(whole("{}\n"))
-            }
-        })
-        .await
-    };
+    let engine = engine_that_waits_for(&turns).await;
     let options = Options { slots: 1, queue: 2, ..Options::new(ANYWHERE, engine.address) };
     let gateway = Arc::new(Gateway::with(options).await);
     let mut waiting = tokio::task::JoinSet::new();
